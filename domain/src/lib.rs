@@ -1,0 +1,26 @@
+//! Weir's rules, and nothing else: no IO, no clock, no async, no HTTP, no SQL. Time is an argument.
+//!
+//! The same code runs in the control plane (native) and in the filter (wasm32).
+//!
+//! | module | subject |
+//! |---|---|
+//! | [`id`] | ids of tenants, plans and limits |
+//! | [`quantity`] | whole numbers of tokens and requests |
+//! | [`limit`] | what a plan allows: token buckets and their periods |
+//! | [`bucket`] | how a bucket refills and how much of it a lease gets |
+//! | [`price`], [`currency`] | what a plan charges |
+//! | [`plan`] | limits and prices together, checked |
+//! | [`usage`] | what was admitted, and the batches it travels in |
+//! | [`protocol`] | the edge API between filter and control plane |
+//! | [`rate_limit_fields`] | the `RateLimit` and `RateLimit-Policy` response fields |
+
+pub mod bucket;
+pub mod currency;
+pub mod id;
+pub mod limit;
+pub mod plan;
+pub mod price;
+pub mod protocol;
+pub mod quantity;
+pub mod rate_limit_fields;
+pub mod usage;

@@ -1,0 +1,134 @@
+//! The edge API: what gateways and the control plane say to each other, as JSON over HTTP.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    id::{LimitName, TenantId},
+    limit::Unit,
+    quantity::{Amount, Quantity},
+};
+
+/// The version of this protocol. Each call carries it; the control plane refuses others.
+pub const VERSION: u32 = 1;
+
+/// Where a gateway asks for leases.
+pub const LEASES_PATH: &str = "/edge/v1/leases";
+/// Where a worker posts its usage batches ([`crate::usage::UsageBatch`]).
+pub const USAGE_PATH: &str = "/edge/v1/usage";
+/// Where a gateway waits for changes: `GET …?version=1&after=<revision>`.
+pub const CONFIG_PATH: &str = "/edge/v1/config";
+
+/// The most tenants that one call asks for.
+pub const MAX_LEASES_PER_CALL: usize = 100;
+/// The longest lease, in ms. A bucket that was lost starts to refill only when every lease drawn
+/// from it has ended, so no answer may exceed this.
+pub const MAX_TTL_MS: u64 = 10_000;
+
+/// A worker's call for leases of several tenants.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LeaseRequest {
+    pub version: u32,
+    /// One Envoy process.
+    pub gateway: String,
+    /// One worker thread of it.
+    pub worker: String,
+    pub leases: Vec<LeaseAsk>,
+}
+
+/// What a gateway asks for one tenant.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LeaseAsk {
+    pub tenant: TenantId,
+    /// Counts per worker and tenant from 1, and is repeated unchanged, with all else in this
+    /// struct, until it is answered.
+    pub call: u64,
+    /// Of the lease that the gateway holds; empty without one.
+    #[serde(default)]
+    pub stamp: String,
+    /// Granted whole or not at all.
+    pub need: Amount,
+    /// Welcome; at least `need`.
+    pub want: Amount,
+    /// Admitted by this gateway and not yet said.
+    pub spent: Amount,
+    /// Given back; ignored when `stamp` is not the current one.
+    #[serde(default)]
+    pub refund: Amount,
+    /// Admitted in an outage without a lease; the buckets pay it, below zero if need be.
+    #[serde(default)]
+    pub owe: Amount,
+}
+
+/// The answer to a [`LeaseRequest`], one for each tenant asked for, in the same order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeaseResponse {
+    pub leases: Vec<LeaseAnswer>,
+}
+
+/// What a gateway may spend for one tenant.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeaseAnswer {
+    pub tenant: TenantId,
+    /// The call that this answers.
+    pub call: u64,
+    pub state: TenantState,
+    /// Names period, limit versions and Redis epoch. When it differs from the one the gateway
+    /// holds, `granted` replaces what is held instead of adding to it.
+    pub stamp: String,
+    /// Zero in both units when the need was not met.
+    pub granted: Amount,
+    /// The gateway's whole lease for this tenant ends this long after the call was sent; 0 if there is none.
+    pub ttl_ms: u64,
+    /// The clock that stamps usage under this lease: ms since 1970 when the lease was decided.
+    pub now_ms: i64,
+    /// When refused: what to tell the client. 0 with a limit that can never hold the need.
+    #[serde(default)]
+    pub retry_after_ms: u64,
+    /// When refused: how long the gateway refuses on its own what costs at least as much.
+    #[serde(default)]
+    pub ask_again_ms: u64,
+    #[serde(default)]
+    pub limits: Vec<LimitStatus>,
+}
+
+/// Whether a tenant may use the API at all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TenantState {
+    Active,
+    Suspended,
+    /// No such tenant.
+    Unknown,
+}
+
+/// One limit of a tenant when a lease was decided.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LimitStatus {
+    pub name: LimitName,
+    pub unit: Unit,
+    pub capacity: Quantity,
+    /// What the tenant had left, with all that gateways hold unspent.
+    pub remaining: Quantity,
+    /// The length of the period; for a continuous limit, how long it takes from empty to full.
+    pub window_s: u64,
+    /// Until the period ends; for a continuous limit, until the bucket is full.
+    pub reset_s: u64,
+    /// Whether this limit is why the need was not met.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub violated: bool,
+}
+
+/// What changed since the revision that a gateway knows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConfigAnswer {
+    /// To be sent as `after` next time.
+    pub revision: u64,
+    /// The revision asked for is too old, or unknown: forget everything that was held back.
+    #[serde(default)]
+    pub reset: bool,
+    /// Tenants whose state, plan or buckets changed.
+    #[serde(default)]
+    pub tenants: Vec<TenantId>,
+}
