@@ -131,6 +131,9 @@ fn start_of(day: Date, zone: &TimeZone) -> Result<Quarter, jiff::Error> {
 
 #[cfg(test)]
 mod tests {
+    #[cfg(target_arch = "wasm32")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
     use super::*;
 
     fn at(text: &str) -> Quarter {

@@ -107,6 +107,9 @@ fn divide_half_even(numerator: i128, denominator: i128) -> Option<i128> {
 
 #[cfg(test)]
 mod tests {
+    #[cfg(target_arch = "wasm32")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
     use super::*;
 
     fn currency(code: &str) -> Currency {
