@@ -1,0 +1,153 @@
+//! Configuration: a TOML file, overridden by `WEIR_*` environment variables.
+
+use std::{net::SocketAddr, path::Path};
+
+use figment::{
+    Figment,
+    providers::{Env, Format, Toml},
+};
+use serde::Deserialize;
+use thiserror::Error;
+
+/// What `weir serve --help` says about configuration.
+pub const HELP: &str = "\
+Configuration (environment variable; the key in the file is the same in lower case without WEIR_):
+  WEIR_DATABASE_URL   postgres://user:password@host:port/name          required
+  WEIR_REDIS_URL      redis://host:port/0                              required
+  WEIR_ADMIN_TOKEN    bearer token of the admin API, 16 or more chars  required
+  WEIR_GATEWAY_TOKEN  bearer token of the gateways, 16 or more chars   required
+  WEIR_LISTEN         address to listen on                             127.0.0.1:8080
+  WEIR_DATABASE_CONNECTIONS  most connections to Postgres              16
+  WEIR_LEASE_TTL_MS   how long a lease lasts at most, 100 to 10000     2000
+  WEIR_LOG            what to log (tracing filter, such as weir=debug) info
+  WEIR_LOG_FORMAT     json or text                                     json";
+
+/// The shortest token that is accepted, in characters.
+const MIN_TOKEN_LEN: usize = 16;
+
+/// Everything that an operator can set.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    pub database_url: Secret,
+    pub redis_url: Secret,
+    pub admin_token: Secret,
+    pub gateway_token: Secret,
+    #[serde(default = "default_listen")]
+    pub listen: SocketAddr,
+    #[serde(default = "default_database_connections")]
+    pub database_connections: u32,
+    #[serde(default = "default_lease_ttl_ms")]
+    pub lease_ttl_ms: u64,
+    #[serde(default = "default_log")]
+    pub log: String,
+    #[serde(default)]
+    pub log_format: LogFormat,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// One JSON object a line.
+    #[default]
+    Json,
+    Text,
+}
+
+/// A text that must not show in logs.
+#[derive(Clone, Deserialize)]
+#[serde(transparent)]
+pub struct Secret(String);
+
+impl Secret {
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("(secret)")
+    }
+}
+
+fn default_listen() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], 8080))
+}
+
+fn default_database_connections() -> u32 {
+    16
+}
+
+fn default_lease_ttl_ms() -> u64 {
+    2_000
+}
+
+fn default_log() -> String {
+    "info".to_owned()
+}
+
+/// Why the configuration can't be used.
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    #[error("the configuration is not usable: {0}; see weir serve --help")]
+    Source(Box<figment::Error>),
+    #[error("the configuration file {0} does not exist")]
+    NoFile(String),
+    #[error("{0} must have at least {MIN_TOKEN_LEN} characters")]
+    ShortToken(&'static str),
+    #[error("admin_token and gateway_token must differ")]
+    SameTokens,
+    #[error("{field} is {value}, it must be {allowed}")]
+    Range { field: &'static str, value: u64, allowed: &'static str },
+}
+
+impl Config {
+    /// Reads `file`, if one is named, and the environment.
+    pub fn load(file: Option<&Path>) -> Result<Self, ConfigError> {
+        let mut figment = Figment::new();
+        if let Some(file) = file {
+            if !file.exists() {
+                return Err(ConfigError::NoFile(file.display().to_string()));
+            }
+            figment = figment.merge(Toml::file_exact(file));
+        }
+        // WEIR_CONFIG names the file itself.
+        let environment = Env::prefixed("WEIR_").ignore(&["config"]);
+        let config: Self = figment
+            .merge(environment)
+            .extract()
+            .map_err(|error| ConfigError::Source(Box::new(error)))?;
+        config.check()?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        for (name, token) in
+            [("admin_token", &self.admin_token), ("gateway_token", &self.gateway_token)]
+        {
+            if token.reveal().chars().count() < MIN_TOKEN_LEN {
+                return Err(ConfigError::ShortToken(name));
+            }
+        }
+        if self.admin_token.reveal() == self.gateway_token.reveal() {
+            return Err(ConfigError::SameTokens);
+        }
+        if !(100..=weir_domain::protocol::MAX_TTL_MS).contains(&self.lease_ttl_ms) {
+            return Err(ConfigError::Range {
+                field: "lease_ttl_ms",
+                value: self.lease_ttl_ms,
+                allowed: "100 to 10000",
+            });
+        }
+        if !(1..=1000).contains(&self.database_connections) {
+            return Err(ConfigError::Range {
+                field: "database_connections",
+                value: self.database_connections.into(),
+                allowed: "1 to 1000",
+            });
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,35 @@
+//! Postgres: connecting and migrating. SQL stands in the modules that use it.
+
+use std::time::Duration;
+
+use sqlx::{
+    PgPool,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
+use thiserror::Error;
+
+use crate::config::Config;
+
+#[derive(Debug, Error)]
+pub enum DatabaseError {
+    #[error("database_url is not a Postgres address such as postgres://user:password@host/name")]
+    Address(#[source] sqlx::Error),
+    #[error("cannot bring the database to this version's schema")]
+    Migrate(#[from] sqlx::migrate::MigrateError),
+}
+
+/// A pool of connections, opened when they are needed: Postgres may be down at this moment.
+pub async fn connect(config: &Config) -> Result<PgPool, DatabaseError> {
+    let options: PgConnectOptions =
+        config.database_url.reveal().parse().map_err(DatabaseError::Address)?;
+    Ok(PgPoolOptions::new()
+        .max_connections(config.database_connections)
+        .acquire_timeout(Duration::from_secs(5))
+        .connect_lazy_with(options.application_name("weir")))
+}
+
+/// Applies what is missing of `migrations/`. Replicas that do so at once wait for each other.
+pub async fn migrate(db: &PgPool) -> Result<(), DatabaseError> {
+    sqlx::migrate!("./migrations").run(db).await?;
+    Ok(())
+}

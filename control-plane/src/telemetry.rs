@@ -1,0 +1,31 @@
+//! Structured logs and metrics.
+
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use thiserror::Error;
+use tracing_subscriber::EnvFilter;
+
+use crate::config::{Config, LogFormat};
+
+#[derive(Debug, Error)]
+pub enum TelemetryError {
+    #[error("log is not a filter such as info or weir=debug,sqlx=warn")]
+    Filter(#[from] tracing_subscriber::filter::ParseError),
+    #[error("metrics cannot be collected")]
+    Metrics(#[from] metrics_exporter_prometheus::BuildError),
+}
+
+/// Writes logs to standard error from now on.
+pub fn init_logs(config: &Config) -> Result<(), TelemetryError> {
+    let filter = EnvFilter::try_new(&config.log)?;
+    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match config.log_format {
+        LogFormat::Json => logs.json().flatten_event(true).init(),
+        LogFormat::Text => logs.init(),
+    }
+    Ok(())
+}
+
+/// Collects metrics from now on, in this process.
+pub fn init_metrics() -> Result<PrometheusHandle, TelemetryError> {
+    Ok(PrometheusBuilder::new().install_recorder()?)
+}
