@@ -24,6 +24,8 @@ pub mod id;
 pub mod invoice;
 pub mod limit;
 pub mod money;
+#[cfg(feature = "openapi")]
+mod openapi;
 pub mod plan;
 pub mod price;
 pub mod protocol;
