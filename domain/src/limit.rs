@@ -162,6 +162,9 @@ fn monday_of(now: &Zoned) -> Result<Date, jiff::Error> {
 mod tests {
     use proptest::prelude::*;
 
+    #[cfg(target_arch = "wasm32")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
     use super::*;
 
     fn window(period: Period, now: &str, zone: &str) -> (String, String) {
