@@ -7,12 +7,17 @@
 //! | [`app`] | what every handler shares |
 //! | [`server`] | the router, and running it until it is told to stop |
 //! | [`auth`] | bearer tokens and API keys |
+//! | [`admin`] | the admin API: plans, tenants, credentials |
+//! | [`change`] | tells gateways which tenants changed |
+//! | [`terms`] | which plan version prices a tenant's usage from when |
 //! | [`problem`], [`extract`] | errors as problem+json, and input that says what is wrong with it |
 //! | [`database`] | Postgres: connecting and migrating |
 //! | [`health`], [`telemetry`] | what operators look at |
 
+pub mod admin;
 pub mod app;
 pub mod auth;
+pub mod change;
 pub mod cli;
 pub mod config;
 pub mod database;
@@ -21,3 +26,4 @@ pub mod health;
 pub mod problem;
 pub mod server;
 pub mod telemetry;
+pub mod terms;

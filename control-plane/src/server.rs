@@ -6,7 +6,7 @@ use axum::{Router, http::StatusCode};
 use tokio::net::TcpListener;
 use tower_http::{timeout::TimeoutLayer, trace::TraceLayer};
 
-use crate::{app::App, auth::Credentials, config::Config, database, health, telemetry};
+use crate::{admin, app::App, auth::Credentials, config::Config, database, health, telemetry};
 
 /// No call takes longer than this, the long poll included.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
@@ -34,6 +34,7 @@ pub async fn serve(config: Config) -> Result<(), Box<dyn Error>> {
 pub fn router(app: App) -> Router {
     Router::new()
         .merge(health::router())
+        .merge(admin::router(app.clone()))
         .layer(TimeoutLayer::with_status_code(StatusCode::GATEWAY_TIMEOUT, CALL_TIMEOUT))
         .layer(TraceLayer::new_for_http())
         .with_state(app)
