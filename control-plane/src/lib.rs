@@ -8,6 +8,8 @@
 //! | [`server`] | the router, and running it until it is told to stop |
 //! | [`auth`] | bearer tokens and API keys |
 //! | [`problem`], [`extract`] | errors as problem+json, and input that says what is wrong with it |
+//! | [`edge`] | the edge API, for gateways |
+//! | [`ledger`] | stores what gateways admitted, once each |
 //! | [`database`] | Postgres: connecting and migrating |
 //! | [`health`], [`telemetry`] | what operators look at |
 
@@ -16,8 +18,10 @@ pub mod auth;
 pub mod cli;
 pub mod config;
 pub mod database;
+pub mod edge;
 pub mod extract;
 pub mod health;
+pub mod ledger;
 pub mod problem;
 pub mod server;
 pub mod telemetry;

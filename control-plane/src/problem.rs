@@ -43,6 +43,10 @@ pub enum ApiError {
     NotFound { what: &'static str, id: String },
     #[error("{0}")]
     Conflict(String),
+    #[error("the body is too large: at most {limit} bytes are taken here")]
+    TooLarge { limit: usize },
+    #[error("{0}; try again")]
+    Busy(&'static str),
     #[error("{0} cannot be reached at the moment; try again")]
     Unavailable(&'static str, #[source] Box<dyn std::error::Error + Send + Sync>),
     #[error("an internal error; the control plane's log has the details")]
@@ -75,7 +79,8 @@ impl ApiError {
             Self::Unauthorized(_) => StatusCode::UNAUTHORIZED,
             Self::NotFound { .. } => StatusCode::NOT_FOUND,
             Self::Conflict(_) => StatusCode::CONFLICT,
-            Self::Unavailable(..) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Busy(_) | Self::Unavailable(..) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }

@@ -1,0 +1,14 @@
+//! The ledger: what gateways admitted, stored once each.
+//!
+//! | module | subject |
+//! |---|---|
+//! | [`batch`] | a usage batch as it came in, and what makes one poison |
+//! | [`commit`] | one transaction that stores many batches |
+//! | [`queue`] | the queue in front of it, and what happens when a transaction fails |
+
+pub mod batch;
+pub mod commit;
+pub mod queue;
+
+pub use batch::Incoming;
+pub use queue::{Ledger, Refused};
