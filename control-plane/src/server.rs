@@ -7,7 +7,8 @@ use tokio::net::TcpListener;
 use tower_http::{timeout::TimeoutLayer, trace::TraceLayer};
 
 use crate::{
-    app::App, auth::Credentials, config::Config, database, edge, health, ledger::Ledger, telemetry,
+    admin, app::App, auth::Credentials, config::Config, database, edge, health, ledger::Ledger,
+    telemetry,
 };
 
 /// No call takes longer than this, the long poll included.
@@ -38,6 +39,7 @@ pub fn router(app: App) -> Router {
     Router::new()
         .merge(health::router())
         .merge(edge::router(&app))
+        .merge(admin::router(app.clone()))
         .layer(TimeoutLayer::with_status_code(StatusCode::GATEWAY_TIMEOUT, CALL_TIMEOUT))
         .layer(TraceLayer::new_for_http())
         .with_state(app)

@@ -78,6 +78,9 @@ pub fn grant(need: Quantity, want: Quantity, available: i64, gateways: u32) -> O
 mod tests {
     use proptest::prelude::*;
 
+    #[cfg(target_arch = "wasm32")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
     use super::*;
 
     const RATE: Rate = Rate { amount: Quantity::ONE, interval_ms: 3 };

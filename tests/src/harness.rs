@@ -16,10 +16,12 @@
 //!   Only the Postgres server is shared, so tests run side by side and tenants may have any name.
 //! - [`Fleet::with`] takes a closure that changes the stack: `Fleet::with(|stack| stack.gateways(2))`.
 //! - `fleet.stack` is an [`xtask::stack::Stack`]: kill and restart parts, read stats and logs, query SQL.
+//! - Kill Postgres only in a fleet from [`Fleet::with_own_postgres`].
 //! - [`Api`] calls the admin API (`fleet.admin`) and the edge API (`fleet.edge`) with their tokens, or with others.
 //! - Limits and prices come from small functions such as [`monthly`] and [`per_unit`].
 //! - Never sleep: [`wait_for`] polls a condition with a deadline, and names it when it fails.
-//! - After a failed test, configurations and logs stay in `.weir/`; the output names the folder.
+//! - Configurations and logs stay in `.weir/` until the next run; the output of a failed test names
+//!   its folder.
 
 mod api;
 mod terms;
@@ -62,12 +64,28 @@ impl Fleet {
     /// A stack that differs, such as `Fleet::with(|stack| stack.gateways(2))`.
     pub(crate) async fn with(change: impl FnOnce(Builder<'_>) -> Builder<'_>) -> Result<Self> {
         let (parts, postgres) = shared().await?;
-        let stack = change(Stack::builder(parts, postgres).name("test")).start().await?;
-        let url = stack.control_planes[0].url();
+        Self::of(change(Stack::builder(parts, postgres))).await
+    }
+
+    /// With a Postgres server of its own, for tests that kill or stop it.
+    pub(crate) async fn with_own_postgres(
+        change: impl FnOnce(Builder<'_>) -> Builder<'_>,
+    ) -> Result<Self> {
+        let (parts, _) = shared().await?;
+        let postgres = Postgres::start(&parts.tools.postgres_bin).await?;
+        Self::of(change(Stack::builder(parts, &postgres))).await
+    }
+
+    async fn of(stack: Builder<'_>) -> Result<Self> {
+        let stack = stack.name("test").start().await?;
+        // A test that returns an error is not seen to fail when its stack is dropped.
+        stack.keep_folder();
+        let control_plane =
+            stack.control_planes.first().map_or_else(String::new, |first| first.url());
         let client = reqwest::Client::builder().timeout(Duration::from_secs(30)).build()?;
         Ok(Self {
-            admin: Api::new(&client, format!("{url}/admin/v1"), &stack.admin_token),
-            edge: Api::new(&client, format!("{url}/edge/v1"), &stack.gateway_token),
+            admin: Api::new(&client, format!("{control_plane}/admin/v1"), &stack.admin_token),
+            edge: Api::new(&client, format!("{control_plane}/edge/v1"), &stack.gateway_token),
             client,
             stack,
         })

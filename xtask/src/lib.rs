@@ -5,16 +5,22 @@
 //! | [`setup`] | provides the tools that are missing: wasm targets, Envoy, Redis, Postgres |
 //! | [`build`] | builds the filter and the control plane |
 //! | [`stack`] | starts private Redis, Postgres, control planes, upstream and Envoys; stops them on drop |
+//! | [`demo`] | shows all of it at work |
 //! | [`load`] | drives HTTP traffic and counts the answers |
+//! | [`sqlx`] | keeps `.sqlx` up to date |
+//! | [`test`] | runs every check |
 //! | [`progress`] | one line per step, on standard error |
 //! | [`command`] | runs a program and says what went wrong, with the end of its output |
 
 pub mod build;
 pub mod command;
+pub mod demo;
 pub mod load;
 pub mod progress;
 pub mod setup;
+pub mod sqlx;
 pub mod stack;
+pub mod test;
 
 use std::path::PathBuf;
 

@@ -53,7 +53,8 @@ pub fn wasm_test_runner() -> Result<PathBuf> {
     step("wasm-bindgen test runner", |step| found(wasm_bindgen::provide_test_runner(step)?))
 }
 
-fn rust_targets() -> Result<()> {
+/// wasm32-wasip1 for Envoy, wasm32-unknown-unknown for tests.
+pub fn rust_targets() -> Result<()> {
     step("Rust's wasm targets", |step| Ok(((), rust::wasm_targets(step)?)))
 }
 

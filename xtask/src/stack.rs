@@ -18,7 +18,7 @@
 //!
 //! Everything listens on 127.0.0.1 only, on free ports, and ends when the stack is dropped, or
 //! when this process ends in whatever way. Configurations and logs are in `.weir/<run>/`, and stay
-//! there when a start fails or a test panics.
+//! until the next run when a start fails or a test panics.
 
 mod control_plane;
 mod envoy_config;

@@ -42,7 +42,7 @@ async fn store(
     }
     .await;
     match &answer {
-        Err(ApiError::BadRequest { .. } | ApiError::TooLarge { .. }) => {
+        Err(ApiError::BadRequest { .. } | ApiError::TooLarge) => {
             counter!("weir_usage_batches_total", "outcome" => "unreadable").increment(1);
         }
         _ => histogram!("weir_usage_answer_seconds").record(started.elapsed()),
@@ -64,7 +64,7 @@ fn answer_to(sequence: i64, outcome: &Outcome) -> Result<Json<UsageAnswer>, ApiE
 
 fn unreadable(rejection: BytesRejection) -> ApiError {
     if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
-        return ApiError::TooLarge { limit: MAX_BATCH_BYTES };
+        return ApiError::TooLarge;
     }
     ApiError::bad_request(rejection.body_text())
 }

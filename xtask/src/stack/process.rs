@@ -158,3 +158,52 @@ pub async fn wait_for<T>(
         tokio::time::sleep(POLL).await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WITHIN: Duration = Duration::from_secs(10);
+
+    fn process(folder: &Path, script: &'static str) -> Process {
+        let log = folder.join("log");
+        Process::new("the process", log, Signal::SIGKILL, move || {
+            let mut command = Command::new("sh");
+            command.args(["-c", script]);
+            command
+        })
+    }
+
+    #[tokio::test]
+    async fn a_process_that_ends_before_it_is_ready_shows_its_log() -> Result<()> {
+        let folder = tempfile::tempdir()?;
+        let process = process(folder.path(), "echo this is why; exit 7");
+        let error = process.start_ready(WITHIN, async || false).await.expect_err("it ended");
+        let text = error.to_string();
+        assert!(text.contains("exit status: 7") && text.contains("this is why"), "{text}");
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn what_a_process_has_started_ends_with_it() -> Result<()> {
+        let folder = tempfile::tempdir()?;
+        let process = process(folder.path(), "sleep 1000 & echo $!; wait");
+        let log = process.log().to_owned();
+        let child = async || std::fs::read_to_string(&log).is_ok_and(|text| text.ends_with('\n'));
+        process.start_ready(WITHIN, child).await?;
+        let child = std::fs::read_to_string(&log)?;
+        let proc = Path::new("/proc").join(child.trim()).join("cmdline");
+        drop(process);
+        // A zombie has no command line.
+        wait_for("the end of the child", WITHIN, async || {
+            Ok(std::fs::read(&proc).unwrap_or_default().is_empty().then_some(()))
+        })
+        .await
+    }
+
+    #[tokio::test]
+    async fn a_condition_that_never_holds_is_named() {
+        let error = wait_for("the moon", Duration::ZERO, async || Ok(None::<()>)).await;
+        assert!(error.expect_err("in vain").to_string().contains("the moon"));
+    }
+}
