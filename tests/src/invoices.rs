@@ -150,6 +150,25 @@ async fn two_runs_at_once_and_a_repeated_one_make_each_invoice_once() -> Result<
     Ok(())
 }
 
+/// A tenant whose invoice can't be computed holds up nobody else, and is told of.
+#[tokio::test]
+async fn a_tenant_that_can_not_be_invoiced_holds_up_nobody() -> Result<()> {
+    let fleet = start().await?;
+    for tenant in ["a", "broken", "c"] {
+        let plan = json!({ "currency": "USD", "prices": [flat("5.00")] });
+        tenant_since(&fleet, tenant, "2025-01-01T00:00:00Z", plan, "UTC").await?;
+    }
+    fleet.stack.database.query("delete from tenant_terms where tenant_id = 'broken'").await?;
+    let run = fleet.stack.weir(&["invoice", "run", "--as-of", "2025-02-01T00:00:00Z"]).await?;
+    assert!(!run.status.success());
+    assert_eq!(String::from_utf8(run.stdout)?, "2 invoices made for 3 tenants.\n");
+    let errors = String::from_utf8(run.stderr)?;
+    assert!(errors.contains("\"tenant\":\"broken\"") && errors.contains("no terms"), "{errors}");
+    let numbers = fleet.stack.database.query("select string_agg(number, ' ') from invoice").await?;
+    assert_eq!(numbers.trim(), "INV-000001 INV-000002");
+    Ok(())
+}
+
 /// Usage that arrives after its period's invoice comes with the next one, once, priced as if it had
 /// been on time.
 #[tokio::test]

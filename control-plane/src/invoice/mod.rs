@@ -34,7 +34,7 @@ use crate::{app::App, problem::ApiError};
 /// Why an invoice was not made.
 #[derive(Debug, Error)]
 pub enum Error {
-    #[error("there is no tenant {0:?}")]
+    #[error("there is no tenant {:?}", .0.as_str())]
     NoTenant(TenantId),
     #[error("the current billing period starts at {0} only; it can be ended once it has started")]
     NotStarted(jiff::Timestamp),
