@@ -4,6 +4,7 @@
 //! building everything once; `cargo test -p weir-tests <name>` runs some, and builds what is missing.
 
 mod admin_api;
+mod admin_input;
 #[allow(dead_code, reason = "each test uses a part of it")]
 mod harness;
 mod smoke;
