@@ -5,7 +5,7 @@ use std::sync::Arc;
 use metrics_exporter_prometheus::PrometheusHandle;
 use sqlx::PgPool;
 
-use crate::{auth::Credentials, config::Config};
+use crate::{auth::Credentials, config::Config, ledger::Ledger};
 
 /// Shared by all handlers; cloning it is cheap.
 #[derive(Clone)]
@@ -13,5 +13,6 @@ pub struct App {
     pub config: Arc<Config>,
     pub db: PgPool,
     pub credentials: Credentials,
+    pub ledger: Ledger,
     pub metrics: PrometheusHandle,
 }

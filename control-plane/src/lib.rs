@@ -11,6 +11,8 @@
 //! | [`change`] | tells gateways which tenants changed |
 //! | [`terms`] | which plan version prices a tenant's usage from when |
 //! | [`problem`], [`extract`] | errors as problem+json, and input that says what is wrong with it |
+//! | [`edge`] | the edge API, for gateways |
+//! | [`ledger`] | stores what gateways admitted, once each |
 //! | [`database`] | Postgres: connecting and migrating |
 //! | [`health`], [`telemetry`] | what operators look at |
 
@@ -21,8 +23,10 @@ pub mod change;
 pub mod cli;
 pub mod config;
 pub mod database;
+pub mod edge;
 pub mod extract;
 pub mod health;
+pub mod ledger;
 pub mod problem;
 pub mod server;
 pub mod telemetry;

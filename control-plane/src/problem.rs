@@ -45,6 +45,8 @@ pub enum ApiError {
     MethodNotAllowed { method: Method, path: String },
     #[error("{0}")]
     Conflict(String),
+    #[error("{0}; try again")]
+    Busy(&'static str),
     #[error("the body is larger than is allowed here; send less")]
     TooLarge,
     #[error("{0} cannot be reached at the moment; try again")]
@@ -81,7 +83,7 @@ impl ApiError {
             Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Conflict(_) => StatusCode::CONFLICT,
-            Self::Unavailable(..) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Busy(_) | Self::Unavailable(..) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }

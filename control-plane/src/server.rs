@@ -6,7 +6,10 @@ use axum::{Router, http::StatusCode};
 use tokio::net::TcpListener;
 use tower_http::{timeout::TimeoutLayer, trace::TraceLayer};
 
-use crate::{admin, app::App, auth::Credentials, config::Config, database, health, telemetry};
+use crate::{
+    admin, app::App, auth::Credentials, config::Config, database, edge, health, ledger::Ledger,
+    telemetry,
+};
 
 /// No call takes longer than this, the long poll included.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
@@ -20,6 +23,7 @@ pub async fn serve(config: Config) -> Result<(), Box<dyn Error>> {
         .map_err(|error| format!("cannot listen on {}: {error}", config.listen))?;
     let app = App {
         credentials: Credentials::new(&config, db.clone()),
+        ledger: Ledger::start(db.clone()),
         db,
         metrics: telemetry::init_metrics()?,
         config: Arc::new(config),
@@ -34,6 +38,7 @@ pub async fn serve(config: Config) -> Result<(), Box<dyn Error>> {
 pub fn router(app: App) -> Router {
     Router::new()
         .merge(health::router())
+        .merge(edge::router(&app))
         .merge(admin::router(app.clone()))
         .layer(TimeoutLayer::with_status_code(StatusCode::GATEWAY_TIMEOUT, CALL_TIMEOUT))
         .layer(TraceLayer::new_for_http())

@@ -5,6 +5,8 @@
 
 mod admin_api;
 mod admin_input;
+mod conservation;
+mod gateway;
 #[allow(dead_code, reason = "each test uses a part of it")]
 mod harness;
 mod smoke;
