@@ -9,4 +9,5 @@ mod conservation;
 mod gateway;
 #[allow(dead_code, reason = "each test uses a part of it")]
 mod harness;
+mod invoices;
 mod smoke;
