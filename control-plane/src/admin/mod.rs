@@ -8,6 +8,7 @@ pub mod access_tokens;
 pub mod api_keys;
 pub mod document;
 pub mod input;
+pub mod invoices;
 pub mod page;
 pub mod plan_parts;
 pub mod plans;
@@ -38,6 +39,7 @@ fn resources() -> OpenApiRouter<App> {
         .merge(tenants::router())
         .merge(api_keys::router())
         .merge(access_tokens::router())
+        .merge(invoices::router())
         .merge(document::router())
 }
 

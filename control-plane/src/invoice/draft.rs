@@ -47,6 +47,16 @@ pub(super) struct Late {
     pub(super) adjustment: Option<Adjustment>,
 }
 
+impl Draft {
+    /// The invoice that closed the late `period`.
+    pub(super) fn invoice_of(&self, period: BillingPeriod) -> Option<i64> {
+        self.late
+            .iter()
+            .find(|late| late.adjustment.is_some_and(|adjustment| adjustment.period == period))
+            .map(|late| late.invoice_id)
+    }
+}
+
 /// Draws up the invoice of `period`, with what came late for the periods before it.
 pub(super) async fn draw_up(
     db: &mut PgConnection,

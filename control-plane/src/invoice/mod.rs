@@ -12,22 +12,20 @@
 //! | [`store`] | writing an invoice, and giving it a number |
 //! | [`close`] | closing the periods that have ended, or one before its end |
 //! | [`run`] | `weir invoice run` |
+//! | [`read`] | reading stored invoices |
 //! | [`view`] | an invoice as the API and the pages show it |
 
 pub mod close;
 mod draft;
 pub mod period;
+pub mod read;
 pub mod run;
 mod store;
 mod usage;
 pub mod view;
 
 use thiserror::Error;
-use weir_domain::{
-    billing_period::PeriodError,
-    id::TenantId,
-    invoice::{Adjustment, InvoiceError},
-};
+use weir_domain::{billing_period::PeriodError, id::TenantId, invoice::InvoiceError};
 
 pub use view::{Invoice, InvoiceState};
 
@@ -38,9 +36,7 @@ use crate::{app::App, problem::ApiError};
 pub enum Error {
     #[error("there is no tenant {0:?}")]
     NoTenant(TenantId),
-    #[error(
-        "the current billing period starts at {0} only; it can be ended once it has started"
-    )]
+    #[error("the current billing period starts at {0} only; it can be ended once it has started")]
     NotStarted(jiff::Timestamp),
     #[error("{0}")]
     Invoice(#[from] InvoiceError),

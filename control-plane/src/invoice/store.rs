@@ -32,10 +32,8 @@ pub(super) async fn store(
             insert_quantity(tx, id, late.invoice_id, difference).await?;
         }
     }
-    let mut adjusted =
-        draft.late.iter().filter(|late| late.adjustment.is_some()).map(|late| late.invoice_id);
     for (position, line) in (1..).zip(&draft.invoice.lines) {
-        insert_line(tx, id, position, line, &mut adjusted).await?;
+        insert_line(tx, id, position, line, draft).await?;
     }
     Ok(id)
 }
@@ -43,10 +41,9 @@ pub(super) async fn store(
 /// The number after the last one. Others wait for theirs until this transaction ends, and get this
 /// one where it fails: so there are no gaps.
 async fn next_number(tx: &mut PgConnection) -> Result<String, Error> {
-    let number =
-        sqlx::query_scalar!("update invoice_number set last = last + 1 returning last")
-            .fetch_one(tx)
-            .await?;
+    let number = sqlx::query_scalar!("update invoice_number set last = last + 1 returning last")
+        .fetch_one(tx)
+        .await?;
     Ok(format!("INV-{number:06}"))
 }
 
@@ -57,6 +54,7 @@ async fn insert_invoice(
     number: &str,
 ) -> Result<i64, Error> {
     let invoice = &draft.invoice;
+    let currency = invoice.total.currency();
     let id = sqlx::query_scalar!(
         r#"insert into invoice (number, tenant_id, state, currency, period_start, period_end, time_zone, total_minor)
            select $2, id, $3, $4, $5, $6, time_zone, $7 from tenant where id = $1
@@ -64,7 +62,7 @@ async fn insert_invoice(
         tenant.as_str(),
         number,
         InvoiceState::Final as _,
-        invoice.total.currency().as_str(),
+        currency.as_str(),
         to_sql(invoice.period.start()) as _,
         to_sql(invoice.period.end()) as _,
         invoice.total.minor(),
@@ -74,11 +72,7 @@ async fn insert_invoice(
     Ok(id)
 }
 
-async fn insert_terms(
-    tx: &mut PgConnection,
-    invoice_id: i64,
-    terms: &Terms,
-) -> Result<(), Error> {
+async fn insert_terms(tx: &mut PgConnection, invoice_id: i64, terms: &Terms) -> Result<(), Error> {
     sqlx::query!(
         "insert into invoice_terms (invoice_id, starts_at, plan_id, plan_version) values ($1, $2, $3, $4)",
         invoice_id,
@@ -114,13 +108,12 @@ async fn insert_quantity(
     Ok(())
 }
 
-/// Adjustment lines come in the order of the invoices that they adjust.
 async fn insert_line(
     tx: &mut PgConnection,
     invoice_id: i64,
     position: i32,
     line: &Line,
-    adjusted: &mut impl Iterator<Item = i64>,
+    draft: &Draft,
 ) -> Result<(), Error> {
     let name = line.subject.name();
     let amount_minor = line.amount.minor();
@@ -144,14 +137,14 @@ async fn insert_line(
             .execute(tx)
             .await?;
         }
-        Subject::Adjustment { .. } => {
+        Subject::Adjustment { period } => {
             sqlx::query!(
                 "insert into invoice_line (invoice_id, position, name, adjusts_invoice_id, amount_minor)
                  values ($1, $2, $3, $4, $5)",
                 invoice_id,
                 position,
                 name,
-                adjusted.next(),
+                draft.invoice_of(*period),
                 amount_minor,
             )
             .execute(tx)

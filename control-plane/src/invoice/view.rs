@@ -17,9 +17,7 @@ use weir_domain::{
 use super::draft::Draft;
 
 /// How far an invoice is.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema, sqlx::Type,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema, sqlx::Type)]
 #[serde(rename_all = "snake_case")]
 #[sqlx(type_name = "text", rename_all = "snake_case")]
 pub enum InvoiceState {
@@ -103,7 +101,7 @@ pub struct Share {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Adjusted {
     /// The id of the invoice that closed it.
-    pub invoice: i64,
+    pub invoice: Option<i64>,
     pub period_start: Timestamp,
     pub period_end: Timestamp,
 }
@@ -170,8 +168,6 @@ pub(super) fn adjustment(position: u32, name: String, adjusts: Adjusted, amount:
 /// A draft that is not to be stored.
 pub(super) fn of_draft(tenant: &TenantId, draft: &Draft) -> Invoice {
     let invoice = &draft.invoice;
-    let mut adjusted =
-        draft.late.iter().filter(|late| late.adjustment.is_some()).map(|late| late.invoice_id);
     let lines = (1..).zip(&invoice.lines).map(|(position, line)| {
         let name = line.subject.name();
         match &line.subject {
@@ -187,7 +183,7 @@ pub(super) fn of_draft(tenant: &TenantId, draft: &Draft) -> Invoice {
             .line(),
             Subject::Adjustment { period } => {
                 let adjusts = Adjusted {
-                    invoice: adjusted.next().unwrap_or_default(),
+                    invoice: draft.invoice_of(*period),
                     period_start: period.start().start(),
                     period_end: period.end().start(),
                 };
