@@ -7,4 +7,5 @@ mod conservation;
 mod gateway;
 #[allow(dead_code, reason = "each test uses a part of it")]
 mod harness;
+mod ledger;
 mod smoke;
