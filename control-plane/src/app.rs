@@ -4,8 +4,14 @@ use std::sync::Arc;
 
 use metrics_exporter_prometheus::PrometheusHandle;
 use sqlx::PgPool;
+use tokio::sync::watch;
 
-use crate::{auth::Credentials, config::Config};
+use crate::{
+    auth::Credentials,
+    config::Config,
+    edge::changes::Changes,
+    lease::{Leases, link::Redis},
+};
 
 /// Shared by all handlers; cloning it is cheap.
 #[derive(Clone)]
@@ -14,4 +20,9 @@ pub struct App {
     pub db: PgPool,
     pub credentials: Credentials,
     pub metrics: PrometheusHandle,
+    pub redis: Arc<Redis>,
+    pub leases: Leases,
+    pub changes: Changes,
+    /// True once the process has been told to stop: calls that wait answer at once.
+    pub stopping: watch::Receiver<bool>,
 }
