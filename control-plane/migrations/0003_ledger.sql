@@ -4,7 +4,8 @@
 create table usage_worker (
     gateway text not null,
     worker text not null,
-    last_sequence bigint not null check (last_sequence > 0),
+    -- 0 only inside the transaction that stores a worker's first batch.
+    last_sequence bigint not null check (last_sequence >= 0),
     seen_at timestamptz not null default now(),
     primary key (gateway, worker)
 );
@@ -33,8 +34,9 @@ create table usage_rollup (
     quarter timestamptz not null check (extract(epoch from quarter)::bigint % 900 = 0),
     meter text not null,
     model text not null,
-    tokens bigint not null,
-    requests bigint not null,
+    -- At most 2^53 - 1, as everywhere.
+    tokens bigint not null check (tokens <= 9007199254740991),
+    requests bigint not null check (requests <= 9007199254740991),
     primary key (tenant_id, quarter, meter, model)
 );
 
@@ -43,7 +45,8 @@ create table usage_quarantine (
     gateway text not null,
     worker text not null,
     sequence bigint not null,
-    body jsonb not null,
+    -- As it came. Not jsonb, which refuses some JSON.
+    body text not null,
     reason text not null,
     received_at timestamptz not null default now(),
     primary key (gateway, worker, sequence)

@@ -11,6 +11,7 @@ use crate::{
     config::Config,
     edge::changes::Changes,
     lease::{Leases, link::Redis},
+    ledger::Ledger,
 };
 
 /// Shared by all handlers; cloning it is cheap.
@@ -19,6 +20,7 @@ pub struct App {
     pub config: Arc<Config>,
     pub db: PgPool,
     pub credentials: Credentials,
+    pub ledger: Ledger,
     pub metrics: PrometheusHandle,
     pub redis: Arc<Redis>,
     pub leases: Leases,

@@ -9,9 +9,11 @@ use axum::{
     response::Response,
 };
 use rand::RngExt;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use sqlx::PgPool;
 use subtle::ConstantTimeEq;
+use utoipa::ToSchema;
 use weir_domain::id::TenantId;
 
 use crate::{app::App, config::Config, problem::ApiError};
@@ -29,8 +31,27 @@ pub fn new_secret(prefix: &str) -> String {
     bytes.iter().fold(prefix.to_owned(), |text, byte| format!("{text}{byte:02x}"))
 }
 
+/// The prefix of tenants' keys.
+pub const API_KEY_PREFIX: &str = "weir_key_";
+
+/// The prefix of access tokens, which says whose they are to somebody who finds one.
+pub fn token_prefix(role: Role) -> &'static str {
+    match role {
+        Role::Admin => "weir_admin_",
+        Role::Gateway => "weir_gateway_",
+    }
+}
+
+/// What may be shown of a secret, for people to tell it from others: the prefix and four digits.
+pub fn hint(secret: &str, prefix: &str) -> String {
+    let shown: String = secret.chars().take(prefix.len() + 4).collect();
+    format!("{shown}…")
+}
+
 /// What a bearer token allows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema, sqlx::Type)]
+#[serde(rename_all = "snake_case")]
+#[sqlx(type_name = "text", rename_all = "snake_case")]
 pub enum Role {
     Admin,
     Gateway,

@@ -8,7 +8,7 @@ use sqlx::{
 };
 use thiserror::Error;
 
-use crate::config::Config;
+use crate::{config::Config, problem::ApiError};
 
 #[derive(Debug, Error)]
 pub enum DatabaseError {
@@ -32,4 +32,17 @@ pub async fn connect(config: &Config) -> Result<PgPool, DatabaseError> {
 pub async fn migrate(db: &PgPool) -> Result<(), DatabaseError> {
     sqlx::migrate!("./migrations").run(db).await?;
     Ok(())
+}
+
+/// What the caller is told when a statement failed: `problem` where it broke `constraint` (a name in
+/// `migrations/`), else what the error itself says.
+pub fn on_constraint(
+    error: sqlx::Error,
+    constraint: &str,
+    problem: impl FnOnce() -> ApiError,
+) -> ApiError {
+    match &error {
+        sqlx::Error::Database(cause) if cause.constraint() == Some(constraint) => problem(),
+        _ => error.into(),
+    }
 }

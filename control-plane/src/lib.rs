@@ -7,14 +7,20 @@
 //! | [`app`] | what every handler shares |
 //! | [`server`] | the router, and running it until it is told to stop |
 //! | [`auth`] | bearer tokens and API keys |
-//! | [`edge`] | what gateways call |
 //! | [`lease`] | buckets in Redis, and the leases drawn from them |
+//! | [`admin`] | the admin API: plans, tenants, credentials |
+//! | [`change`] | tells gateways which tenants changed |
+//! | [`terms`] | which plan version prices a tenant's usage from when |
 //! | [`problem`], [`extract`] | errors as problem+json, and input that says what is wrong with it |
+//! | [`edge`] | the edge API, for gateways |
+//! | [`ledger`] | stores what gateways admitted, once each |
 //! | [`database`] | Postgres: connecting and migrating |
 //! | [`health`], [`telemetry`] | what operators look at |
 
+pub mod admin;
 pub mod app;
 pub mod auth;
+pub mod change;
 pub mod cli;
 pub mod config;
 pub mod database;
@@ -22,6 +28,8 @@ pub mod edge;
 pub mod extract;
 pub mod health;
 pub mod lease;
+pub mod ledger;
 pub mod problem;
 pub mod server;
 pub mod telemetry;
+pub mod terms;

@@ -4,7 +4,7 @@
 
 use axum::{
     Json,
-    http::{HeaderValue, StatusCode, header},
+    http::{HeaderValue, Method, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
@@ -41,8 +41,14 @@ pub enum ApiError {
     Unauthorized(&'static str),
     #[error("there is no {what} {id:?}")]
     NotFound { what: &'static str, id: String },
+    #[error("{method} is not possible at {path}; the header Allow says what is")]
+    MethodNotAllowed { method: Method, path: String },
     #[error("{0}")]
     Conflict(String),
+    #[error("{0}; try again")]
+    Busy(&'static str),
+    #[error("the body is larger than is allowed here; send less")]
+    TooLarge,
     #[error("{0} cannot be reached at the moment; try again")]
     Unavailable(&'static str, #[source] Box<dyn std::error::Error + Send + Sync>),
     #[error("an internal error; the control plane's log has the details")]
@@ -74,8 +80,10 @@ impl ApiError {
             Self::BadRequest { .. } => StatusCode::BAD_REQUEST,
             Self::Unauthorized(_) => StatusCode::UNAUTHORIZED,
             Self::NotFound { .. } => StatusCode::NOT_FOUND,
+            Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
+            Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Conflict(_) => StatusCode::CONFLICT,
-            Self::Unavailable(..) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Busy(_) | Self::Unavailable(..) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }

@@ -3,10 +3,21 @@
 use std::{error::Error, sync::Arc, time::Duration};
 
 use axum::{Router, http::StatusCode};
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::watch};
 use tower_http::{timeout::TimeoutLayer, trace::TraceLayer};
 
-use crate::{app::App, auth::Credentials, config::Config, database, health, telemetry};
+use crate::{
+    admin,
+    app::App,
+    auth::Credentials,
+    config::Config,
+    database,
+    edge::{self, changes::Changes},
+    health,
+    lease::{Leases, link::Redis, tenants::Tenants},
+    ledger::Ledger,
+    telemetry,
+};
 
 /// No call takes longer than this, the long poll included.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
@@ -18,14 +29,35 @@ pub async fn serve(config: Config) -> Result<(), Box<dyn Error>> {
     let listener = TcpListener::bind(config.listen)
         .await
         .map_err(|error| format!("cannot listen on {}: {error}", config.listen))?;
+    let redis = Redis::new(config.redis_url.reveal())
+        .map_err(|error| format!("redis_url is not an address such as redis://host:port/0: {error}"))?;
+    let redis = Arc::new(redis);
+    let (changes, watcher) = Changes::new(db.clone());
+    let tenants = Tenants::new(db.clone(), changes.clone());
+    let (stop, stopping) = watch::channel(false);
     let app = App {
+        leases: Leases::new(db.clone(), Arc::clone(&redis), tenants.clone(), config.lease_ttl_ms),
+        redis,
+        changes,
+        stopping: stopping.clone(),
         credentials: Credentials::new(&config, db.clone()),
+        ledger: Ledger::start(db.clone()),
         db,
         metrics: telemetry::init_metrics()?,
         config: Arc::new(config),
     };
+    let watching = tokio::spawn(async move {
+        watcher.run(stopping, &tenants).await;
+    });
     tracing::info!(address = %listener.local_addr()?, "listening");
-    axum::serve(listener, router(app)).with_graceful_shutdown(stop_signal()?).await?;
+    let signal = stop_signal()?;
+    let told_to_stop = async move {
+        signal.await;
+        // Long polls answer now, or they would hold the shutdown up.
+        stop.send_replace(true);
+    };
+    axum::serve(listener, router(app)).with_graceful_shutdown(told_to_stop).await?;
+    watching.await?;
     tracing::info!("stopped");
     Ok(())
 }
@@ -34,6 +66,8 @@ pub async fn serve(config: Config) -> Result<(), Box<dyn Error>> {
 pub fn router(app: App) -> Router {
     Router::new()
         .merge(health::router())
+        .merge(edge::router(&app))
+        .merge(admin::router(app.clone()))
         .layer(TimeoutLayer::with_status_code(StatusCode::GATEWAY_TIMEOUT, CALL_TIMEOUT))
         .layer(TraceLayer::new_for_http())
         .with_state(app)

@@ -18,6 +18,8 @@ pub mod bucket;
 pub mod currency;
 pub mod id;
 pub mod limit;
+#[cfg(feature = "openapi")]
+mod openapi;
 pub mod plan;
 pub mod price;
 pub mod protocol;

@@ -12,6 +12,7 @@ use crate::{id::LimitName, quantity::Quantity};
 
 /// What a limit counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Unit {
     Tokens,
@@ -29,6 +30,7 @@ impl Unit {
 
 /// A token bucket.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Limit {
     pub name: LimitName,
@@ -40,6 +42,7 @@ pub struct Limit {
 
 /// How a bucket fills again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Refill {
     /// `amount` per `interval_ms`, evenly, up to the capacity.
@@ -50,6 +53,7 @@ pub enum Refill {
 
 /// When a periodic bucket is back at its capacity. Calendar periods are those of the tenant's time zone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Period {
     /// An hour of UTC.
@@ -161,6 +165,9 @@ fn monday_of(now: &Zoned) -> Result<Date, jiff::Error> {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+
+    #[cfg(target_arch = "wasm32")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
 
     use super::*;
 

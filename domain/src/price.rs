@@ -8,6 +8,7 @@ use crate::{currency::Currency, id::Meter, limit::Unit, quantity::Quantity};
 
 /// One price of a plan. It makes one line of the invoice.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Price {
     /// What the invoice line says.
@@ -20,6 +21,7 @@ pub struct Price {
 
 /// How a price is computed. Amounts are decimals of the plan's currency, written as strings.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Charge {
     /// The same for each period.
@@ -46,6 +48,7 @@ pub enum Charge {
 
 /// A tier: from the end of the tier before to `up_to`, counted without the included units.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Tier {
     /// The last unit in this tier; `None` (in the last tier only) for all the rest.
@@ -57,7 +60,7 @@ pub struct Tier {
 /// What is wrong with a price.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum PriceError {
-    #[error("name must have 1 to 200 characters")]
+    #[error("name must have 1 to 200 characters, and no control characters")]
     Name,
     #[error("{0} is negative; a price must be 0 or more")]
     Negative(Decimal),
@@ -79,7 +82,8 @@ pub const MAX_DECIMALS: u32 = 12;
 impl Price {
     /// Whether the price can be computed, in `currency`.
     pub fn check(&self, currency: Currency) -> Result<(), PriceError> {
-        if self.name.is_empty() || self.name.chars().count() > 200 {
+        let characters = self.name.chars().count();
+        if !(1..=200).contains(&characters) || self.name.contains(char::is_control) {
             return Err(PriceError::Name);
         }
         match &self.charge {

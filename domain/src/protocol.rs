@@ -95,6 +95,7 @@ pub struct LeaseAnswer {
 
 /// Whether a tenant may use the API at all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum TenantState {
     Active,

@@ -46,6 +46,9 @@ fn list(limits: &[LimitStatus], item: impl Fn(&mut String, &LimitStatus)) -> Str
 
 #[cfg(test)]
 mod tests {
+    #[cfg(target_arch = "wasm32")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
     use super::*;
     use crate::{id::LimitName, limit::Unit, quantity::Quantity};
 

@@ -30,6 +30,9 @@ fn is_zero(value: &u32) -> bool {
     *value == 0
 }
 
+/// The largest batch that the control plane takes, in bytes of JSON. A record is about 150 bytes.
+pub const MAX_BATCH_BYTES: usize = 4 << 20;
+
 /// Usage records that one worker froze together. It is sent again, unchanged and before any later
 /// one, until it is acknowledged.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

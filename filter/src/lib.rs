@@ -1,1 +1,38 @@
+//! Weir's filter for Envoy (proxy-wasm): admits each request against its tenant's lease.
+//!
+//! | module | subject |
+//! |---|---|
+//! | [`contexts`] | Envoy's callbacks: the rim |
+//! | [`host`], [`http_call`] | what is asked of Envoy |
+//! | [`config`] | the plugin configuration |
+//! | [`worker`] | one VM: decides over requests, does the rest on its tick |
+//! | [`tenant`], [`tenants`] | what a worker knows: slices, counts, who waits; strangers |
+//! | [`slot`] | the gateway's lease in shared data, drawn on by all workers |
+//! | [`lease_calls`], [`sweep`] | leases: asked for, renewed, given back |
+//! | [`usage`], [`usage_calls`] | usage: counted, frozen, sent until acknowledged |
+//! | [`refresher`] | the worker that hears of changes and posts what others left |
+//! | [`refusal`] | what a refused client is told |
+//! | [`stats`] | counters |
+//!
+//! Decisions are plain functions ([`slot`], [`tenant`], [`tenants`]) with native tests; what crosses
+//! the VM's boundary stands in the other modules and is tested in a real Envoy.
 
+pub mod config;
+pub mod contexts;
+pub mod host;
+pub mod http_call;
+pub mod lease_calls;
+pub mod refresher;
+pub mod refusal;
+pub mod slot;
+pub mod stats;
+pub mod sweep;
+pub mod tenant;
+pub mod tenants;
+pub mod usage;
+pub mod usage_calls;
+pub mod worker;
+
+proxy_wasm::main! {{
+    proxy_wasm::set_root_context(|id| Box::new(contexts::Root::new(id)));
+}}

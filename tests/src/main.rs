@@ -1,1 +1,8 @@
-fn main() {}
+//! End-to-end tests on real parts: Envoy with the filter, the control plane, Redis, Postgres.
+//!
+//! One file per capability; [`harness`] says how to write one. `cargo xtask test` runs them after
+//! building everything once; `cargo test -p weir-tests <name>` runs some, and builds what is missing.
+
+#[allow(dead_code, reason = "each test uses a part of it")]
+mod harness;
+mod smoke;

@@ -1,1 +1,70 @@
-fn main() {}
+//! `cargo xtask <command>`: what a developer runs.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use xtask::{build, demo, setup, sqlx, test};
+
+/// Weir's developer commands. Each fetches what it needs; Rust is the only thing to install.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Starts a whole Weir, drives traffic through Envoy, shows who gets what, and the invoices.
+    Demo {
+        /// End after the summary, instead of staying up until Ctrl-C.
+        #[arg(long)]
+        once: bool,
+        /// Make the last line of standard output one JSON object.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Runs every check that a change must pass.
+    Test {
+        /// Only this check; may be repeated.
+        #[arg(long)]
+        only: Vec<test::Check>,
+    },
+    /// Brings `.sqlx`, the descriptions of the control plane's queries, up to date.
+    Sqlx {
+        /// Change nothing, and fail when it is not.
+        #[arg(long)]
+        check: bool,
+    },
+    /// Fetches what the other commands need and builds nothing.
+    Setup,
+    /// Builds the filter for Envoy and prints where it is.
+    BuildFilter,
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Demo { once, json } => demo::run(demo::Options { once, json })?,
+        Command::Test { only } => test::run(&only)?,
+        Command::Sqlx { check } => {
+            sqlx::update(if check { sqlx::Mode::Check } else { sqlx::Mode::Write })?;
+        }
+        Command::Setup => {
+            setup::tools()?;
+            setup::lint_tools()?;
+            setup::wasm_test_runner()?;
+        }
+        Command::BuildFilter => println!("{}", build::filter()?.display()),
+    }
+    Ok(())
+}

@@ -15,8 +15,8 @@ use sqlx::{PgPool, postgres::PgListener};
 use tokio::sync::{Notify, watch};
 use weir_domain::id::TenantId;
 
-/// What `change.rs` notifies.
-const CHANNEL: &str = "weir_config";
+use crate::{change::CHANNEL, lease::tenants::Tenants};
+
 /// How often Postgres is asked without being notified.
 const LOOK: Duration = Duration::from_secs(1);
 /// How long a look is good for: one that is due may take a while.
@@ -106,18 +106,15 @@ pub async fn since(db: &PgPool, after: u64) -> Result<Since, sqlx::Error> {
 }
 
 impl Watcher {
-    /// Follows Postgres until `stopping`; `changed` is called with each tenant that changed.
-    pub async fn run<F: Future<Output = ()>>(
-        self,
-        mut stopping: watch::Receiver<bool>,
-        changed: impl Fn(TenantId) -> F,
-    ) {
+    /// Follows Postgres until `stopping`; `tenants` forgets those that changed.
+    pub async fn run(self, mut stopping: watch::Receiver<bool>, tenants: &Tenants) {
         let notified = Notify::new();
         let look = async {
             loop {
                 let looked_at = self.looked.since.elapsed();
-                match since(&self.db, *self.revision.borrow()).await {
-                    Ok(since) => self.publish(since, looked_at, &changed).await,
+                let known = *self.revision.borrow();
+                match since(&self.db, known).await {
+                    Ok(since) => self.publish(since, looked_at, tenants).await,
                     Err(error) => tracing::warn!(%error, "cannot look for changes"),
                 }
                 let _ = tokio::time::timeout(LOOK, notified.notified()).await;
@@ -130,12 +127,7 @@ impl Watcher {
         }
     }
 
-    async fn publish<F: Future<Output = ()>>(
-        &self,
-        since: Since,
-        looked_at: Duration,
-        changed: &impl Fn(TenantId) -> F,
-    ) {
+    async fn publish(&self, since: Since, looked_at: Duration, tenants: &Tenants) {
         // First the revision: what is loaded from here on has the change.
         self.revision.send_if_modified(|revision| {
             let modified = *revision != since.revision;
@@ -145,7 +137,7 @@ impl Watcher {
         let at_ms = u64::try_from(looked_at.as_millis()).unwrap_or(u64::MAX);
         self.looked.at_ms.store(at_ms, Ordering::Release);
         for tenant in since.tenants.unwrap_or_default() {
-            changed(tenant).await;
+            tenants.forget(&tenant).await;
         }
     }
 }

@@ -3,12 +3,14 @@
 //! | module | subject |
 //! |---|---|
 //! | [`leases`] | `POST /edge/v1/leases` |
+//! | [`usage`] | `POST /edge/v1/usage` |
 //! | [`config`] | `GET /edge/v1/config`, the long poll |
 //! | [`changes`] | what this replica knows of changes |
 
 pub mod changes;
 pub mod config;
 pub mod leases;
+mod usage;
 
 use axum::{Router, middleware, routing::{get, post}};
 use weir_domain::protocol;
@@ -16,11 +18,12 @@ use weir_domain::protocol;
 use crate::{app::App, auth, problem::ApiError};
 
 /// All that gateways call, behind their token.
-pub fn router(app: App) -> Router<App> {
+pub fn router(app: &App) -> Router<App> {
     Router::new()
         .route(protocol::LEASES_PATH, post(leases::lease))
         .route(protocol::CONFIG_PATH, get(config::config))
-        .route_layer(middleware::from_fn_with_state(app, auth::require_gateway))
+        .merge(usage::router())
+        .route_layer(middleware::from_fn_with_state(app.clone(), auth::require_gateway))
 }
 
 /// Refuses callers of another protocol version.

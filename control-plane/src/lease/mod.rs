@@ -23,7 +23,7 @@ use sqlx::PgPool;
 use weir_domain::{
     limit::{Refill, Unit},
     protocol::{LeaseAnswer, LeaseAsk, LeaseRequest, TenantState},
-    quantity::Quantity,
+    quantity::{Amount, Quantity},
 };
 
 use self::{
@@ -78,25 +78,23 @@ impl Leases {
         let caller = (request.gateway.as_str(), request.worker.as_str());
         let tenants = join_all(request.leases.iter().map(|ask| self.tenants.get(&ask.tenant))).await;
         let tenants: Vec<_> = tenants.into_iter().collect::<Result<_, _>>()?;
+        let asks: Vec<LeaseAsk> =
+            request.leases.iter().zip(&tenants).map(|(ask, tenant)| allowed(ask, tenant)).collect();
         let mut rounds = Vec::new();
-        for (ask, tenant) in request.leases.iter().zip(&tenants) {
+        for (ask, tenant) in asks.iter().zip(&tenants) {
             rounds.push(match tenant.as_deref() {
-                Some(tenant) if tenant.state == TenantState::Active => {
-                    Some(self.round(tenant, ask, caller)?)
-                }
-                _ => None,
+                Some(tenant) => Some(self.round(tenant, ask, caller)?),
+                None => None,
             });
         }
         let calls: Vec<Call> =
             rounds.iter_mut().flatten().map(|round| self.call(round, &link)).collect();
         let first = script::run(&self.redis, &link, &calls).await?;
         let mut first = first.into_iter();
-        let answers = join_all(request.leases.iter().zip(tenants.iter()).zip(rounds).map(
-            |((ask, tenant), round)| {
-                let reply = if round.is_some() { first.next() } else { None };
-                self.settle(ask, tenant.as_deref(), round, reply)
-            },
-        ));
+        let answers = join_all(request.leases.iter().zip(rounds).map(|(ask, round)| {
+            let reply = if round.is_some() { first.next() } else { None };
+            self.settle(ask, round, reply)
+        }));
         collect(&request.leases, answers.await, self.redis.now_ms())
     }
 
@@ -136,14 +134,12 @@ impl Leases {
     async fn settle(
         &self,
         ask: &LeaseAsk,
-        tenant: Option<&Tenant>,
         round: Option<Round<'_>>,
         reply: Option<Result<(i64, Reply), redis::RedisError>>,
     ) -> Result<LeaseAnswer, ApiError> {
         let (Some(mut round), Some(reply)) = (round, reply) else {
-            let state = tenant.map_or(TenantState::Unknown, |tenant| tenant.state);
-            count(if state == TenantState::Unknown { "unknown" } else { "suspended" });
-            return Ok(answer::without_lease(ask, state, self.redis.now_ms()));
+            count("unknown");
+            return Ok(answer::without_lease(ask, TenantState::Unknown, self.redis.now_ms()));
         };
         let (mut now_ms, mut reply) = reply.map_err(RedisDown::from)?;
         for _ in 1..MAX_ROUNDS {
@@ -179,6 +175,10 @@ impl Leases {
     }
 
     fn decided(&self, round: &Round<'_>, decided: &Decided, now_ms: i64) -> LeaseAnswer {
+        if round.tenant.state != TenantState::Active {
+            count("suspended");
+            return answer::without_lease(round.ask, round.tenant.state, now_ms);
+        }
         count(decided.outcome.as_str());
         if decided.outcome == script::Outcome::Granted {
             self.look_ahead(round, decided);
@@ -202,6 +202,15 @@ impl Leases {
             }
         }
     }
+}
+
+/// What a tenant may ask for: one that is suspended can only give back.
+fn allowed(ask: &LeaseAsk, tenant: &Option<Arc<Tenant>>) -> LeaseAsk {
+    let mut ask = ask.clone();
+    if tenant.as_ref().is_some_and(|tenant| tenant.state != TenantState::Active) {
+        (ask.need, ask.want) = (Amount::ZERO, Amount::ZERO);
+    }
+    ask
 }
 
 /// The bucket to feed; `None` for a continuous one.

@@ -44,7 +44,7 @@ local function answer_again(last, entry)
   if outcome == 'replayed' and stamp == entry.stamp and rest > 0 then
     return answer(outcome, stamp, rest, { tonumber(tokens), tonumber(requests) })
   end
-  return answer(outcome, entry.stamp, math.max(entry.ends - now, 0), { 0, 0 })
+  return answer(outcome, entry.stamp == '-' and '' or entry.stamp, math.max(entry.ends - now, 0), { 0, 0 })
 end
 
 -- A lease with a stamp of its own, unless the gateway's lease lives and is on the same terms. A

@@ -1,0 +1,66 @@
+//! The admin API, `/admin/v1`: what operators do with plans, tenants and credentials.
+//!
+//! One module per resource, with its router, types, handlers and SQL together. To add one: write
+//! `pub fn router() -> OpenApiRouter<App>` with `routes!` and merge it in [`resources`]; the
+//! authorization, the problem answers and the OpenAPI document come from here.
+
+pub mod access_tokens;
+pub mod api_keys;
+pub mod document;
+pub mod input;
+pub mod page;
+pub mod plan_parts;
+pub mod plans;
+pub mod tenants;
+
+use axum::{
+    Router,
+    extract::{DefaultBodyLimit, OriginalUri},
+    http::Method,
+    middleware,
+    routing::any,
+};
+use utoipa_axum::router::OpenApiRouter;
+
+use crate::{app::App, auth, problem::ApiError};
+
+/// Where the admin API stands.
+pub const PREFIX: &str = "/admin/v1";
+
+/// The largest body of an admin call, in bytes.
+const MAX_BODY: usize = 256 * 1024;
+
+/// Every endpoint, without the prefix.
+fn resources() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .merge(plans::router())
+        .merge(plan_parts::router())
+        .merge(tenants::router())
+        .merge(api_keys::router())
+        .merge(access_tokens::router())
+        .merge(document::router())
+}
+
+/// The admin API, at its whole paths. Without an operator's token every path is a 401, so
+/// that a stranger does not learn which ones exist.
+pub fn router(app: App) -> Router<App> {
+    let operators_only = middleware::from_fn_with_state(app, auth::require_admin);
+    let (router, _) = resources().split_for_parts();
+    let router = router
+        .fallback(no_such_endpoint)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(operators_only.clone());
+    Router::new()
+        .nest(PREFIX, router)
+        // What is nested does not hold this path.
+        .route(&format!("{PREFIX}/"), any(no_such_endpoint).layer(operators_only))
+}
+
+async fn no_such_endpoint(OriginalUri(uri): OriginalUri) -> ApiError {
+    ApiError::NotFound { what: "endpoint", id: uri.path().to_owned() }
+}
+
+async fn wrong_method(method: Method, OriginalUri(uri): OriginalUri) -> ApiError {
+    ApiError::MethodNotAllowed { method, path: uri.path().to_owned() }
+}

@@ -1,0 +1,239 @@
+//! Calls for leases: made on the tick for all tenants that need one, repeated until answered.
+
+use weir_domain::{
+    protocol::{
+        self, LEASES_PATH, LeaseAnswer, LeaseAsk, LeaseRequest, LeaseResponse, MAX_LEASES_PER_CALL,
+        TenantState,
+    },
+    quantity::Amount,
+};
+
+use crate::{
+    host,
+    http_call::{self, Answer},
+    refusal::Refused,
+    slot::{CallBasis, Slot, least_want},
+    stats::Counter,
+    tenant::PendingCall,
+    tenants::Index,
+    worker::{Call, Worker},
+};
+
+/// How long the state of a suspended tenant is believed without asking, in ns; a change is pushed.
+const SUSPENDED_NS: u64 = 5_000_000_000;
+
+/// Tenants whose call failed and is to be repeated.
+#[derive(Debug, Default)]
+pub struct LeaseCalls {
+    retries: Vec<Index>,
+}
+
+impl Worker {
+    /// Calls for every tenant that was asked for, and repeats what failed.
+    pub fn call_for_leases(&mut self, now_ns: u64) {
+        let mut ready = Vec::new();
+        for index in std::mem::take(&mut self.lease_calls.retries) {
+            let Some(call) = self.tenants.get_mut(index).and_then(|tenant| tenant.call.as_ref())
+            else {
+                continue;
+            };
+            if now_ns >= call.retry_ns {
+                ready.push(index);
+            } else {
+                self.lease_calls.retries.push(index);
+            }
+        }
+        for index in std::mem::take(&mut self.to_ask) {
+            if self.prepare_call(index, now_ns) {
+                ready.push(index);
+            }
+        }
+        for indexes in ready.chunks(MAX_LEASES_PER_CALL) {
+            self.send_leases(indexes, now_ns);
+        }
+    }
+
+    /// Puts a call together, unless one is under way or not needed.
+    fn prepare_call(&mut self, index: Index, now_ns: u64) -> bool {
+        let Some(tenant) = self.tenants.get_mut(index) else {
+            return false;
+        };
+        tenant.ask_queued = false;
+        if tenant.call.is_some() {
+            return false;
+        }
+        let need = tenant.waiters.front().map_or(Amount::ZERO, |waiter| waiter.cost);
+        let number = self.number;
+        let basis = host::update(&tenant.slot_key, |bytes| {
+            if bytes.is_none() {
+                let first = CallBasis {
+                    stamp: String::new(),
+                    want: least_want(need),
+                    spent: Amount::ZERO,
+                    refund: Amount::ZERO,
+                };
+                return (None, (!need.is_zero()).then_some(first));
+            }
+            let mut slot = Slot::decode(bytes);
+            let basis = slot.start_call(number, need, now_ns);
+            (basis.as_ref().and_then(|_| slot.encode()), basis)
+        });
+        let Some(basis) = basis.flatten() else {
+            return false;
+        };
+        self.queue_call(index, need, basis);
+        true
+    }
+
+    /// Gives a tenant's lease back when this gateway has no use for it.
+    pub fn give_back(&mut self, index: Index, now_ns: u64) {
+        let number = self.number;
+        let Some(tenant) = self.tenants.get_mut(index).filter(|tenant| tenant.call.is_none())
+        else {
+            return;
+        };
+        let basis = host::update(&tenant.slot_key, |bytes| {
+            if bytes.is_none() {
+                return (None, None);
+            }
+            let mut slot = Slot::decode(bytes);
+            let basis = slot.start_refund(number, now_ns);
+            (basis.as_ref().and_then(|_| slot.encode()), basis)
+        });
+        if let Some(basis) = basis.flatten() {
+            self.queue_call(index, Amount::ZERO, basis);
+            self.lease_calls.retries.push(index);
+        }
+    }
+
+    fn queue_call(&mut self, index: Index, need: Amount, basis: CallBasis) {
+        let Some(tenant) = self.tenants.get_mut(index) else {
+            return;
+        };
+        let ask = LeaseAsk {
+            tenant: tenant.id.clone(),
+            call: tenant.next_call,
+            stamp: basis.stamp,
+            need,
+            want: basis.want.max(tenant.waiting_cost()),
+            spent: basis.spent,
+            refund: basis.refund,
+            owe: Amount::ZERO,
+        };
+        tenant.next_call += 1;
+        tenant.call = Some(PendingCall { ask, sent_ns: 0, retry_ns: 0, failures: 0 });
+    }
+
+    fn send_leases(&mut self, indexes: &[Index], now_ns: u64) {
+        let mut leases = Vec::with_capacity(indexes.len());
+        let mut asked = Vec::with_capacity(indexes.len());
+        for index in indexes {
+            if let Some(call) = self.tenants.get_mut(*index).and_then(|tenant| tenant.call.as_mut())
+            {
+                call.sent_ns = now_ns;
+                leases.push(call.ask.clone());
+                asked.push(*index);
+            }
+        }
+        let request = LeaseRequest {
+            version: protocol::VERSION,
+            gateway: self.gateway.clone(),
+            worker: self.name.clone(),
+            leases,
+        };
+        self.stats.count(Counter::LeaseCalls);
+        let body = serde_json::to_vec(&request).unwrap_or_default();
+        match http_call::post(&self.config.control_plane, LEASES_PATH, &body) {
+            Some(token) => {
+                self.calls.insert(token, Call::Leases(asked));
+            }
+            None => self.lease_call_failed(asked, now_ns, "the call could not be made"),
+        }
+    }
+
+    /// The answer to a call, or that there was none.
+    pub fn on_leases(&mut self, asked: Vec<Index>, answer: &Answer, now_ns: u64) {
+        let response = match answer.parse::<LeaseResponse>() {
+            Ok(response) => response,
+            Err(why) => return self.lease_call_failed(asked, now_ns, &why),
+        };
+        let mut answers = response.leases.into_iter();
+        let mut unanswered = Vec::new();
+        for index in asked {
+            let answer = answers.next();
+            match answer.filter(|answer| self.is_answer(index, answer)) {
+                Some(answer) => self.on_lease(index, &answer, now_ns),
+                None => unanswered.push(index),
+            }
+        }
+        if !unanswered.is_empty() {
+            self.lease_call_failed(
+                unanswered,
+                now_ns,
+                "the answer misses a tenant that was asked for",
+            );
+        }
+    }
+
+    fn is_answer(&mut self, index: Index, answer: &LeaseAnswer) -> bool {
+        self.tenants
+            .get_mut(index)
+            .and_then(|tenant| tenant.call.as_ref())
+            .is_some_and(|call| call.ask.tenant == answer.tenant && call.ask.call == answer.call)
+    }
+
+    fn lease_call_failed(&mut self, asked: Vec<Index>, now_ns: u64, why: &str) {
+        self.stats.count(Counter::LeaseCallFailures);
+        host::warn(&format!("weir: no leases from the control plane: {why}"));
+        for index in asked {
+            if let Some(call) = self.tenants.get_mut(index).and_then(|tenant| tenant.call.as_mut())
+            {
+                call.retry_ns = now_ns + http_call::backoff_ns(call.failures);
+                call.failures += 1;
+                self.lease_calls.retries.push(index);
+            }
+        }
+    }
+
+    fn on_lease(&mut self, index: Index, answer: &LeaseAnswer, now_ns: u64) {
+        let Some(tenant) = self.tenants.get_mut(index) else {
+            return;
+        };
+        let Some(call) = tenant.call.take() else {
+            return;
+        };
+        match answer.state {
+            TenantState::Active => {
+                tenant.suspended_until_ns = 0;
+                tenant.refusal = None;
+                let number = self.number;
+                host::update(&tenant.slot_key, |bytes| {
+                    let mut slot = Slot::decode(bytes);
+                    slot.apply(answer, call.ask.need, number, call.sent_ns, now_ns);
+                    (slot.encode(), ())
+                });
+                tenant.see_limits(answer.limits.clone(), now_ns);
+                self.tenants.prove(index);
+                self.list(index);
+                self.serve_waiters(index, now_ns);
+            }
+            TenantState::Suspended => {
+                tenant.suspended_until_ns = now_ns + SUSPENDED_NS;
+                tenant.surrender();
+                host::clear(&tenant.slot_key);
+                self.tenants.prove(index);
+                self.refuse_waiters(index, &Refused::Suspended, now_ns);
+            }
+            TenantState::Unknown => {
+                let id = tenant.id.clone();
+                if tenant.proven {
+                    host::clear(&tenant.slot_key);
+                }
+                tenant.close_minute(&mut self.usage);
+                self.refuse_waiters(index, &Refused::UnknownTenant, now_ns);
+                self.tenants.remove(index);
+                self.tenants.add_stranger(&id, now_ns);
+            }
+        }
+    }
+}

@@ -1,0 +1,307 @@
+//! The refresher: one worker of the gateway that hears of changes for all, and posts what workers
+//! left that are gone. It is elected through shared data; when it is silent, another takes over.
+
+use proxy_wasm::types::LogLevel;
+use serde::{Deserialize, Serialize};
+use weir_domain::{
+    id::TenantId,
+    protocol::{self, CONFIG_PATH, ConfigAnswer, USAGE_PATH},
+    usage::UsageAnswer,
+};
+
+use crate::{
+    host,
+    http_call::{self, Answer},
+    slot::Slot,
+    stats::Counter,
+    tenants::Index,
+    usage::Outbox,
+    usage_calls::{GONE_NS, Registration, outbox_key, worker_key},
+    worker::{Call, Worker},
+};
+
+const OWNER_KEY: &str = "weir/1/refresher";
+const CHANGES_KEY: &str = "weir/1/changes";
+/// How often the owner says that it lives, and the others look, in ns.
+const BEAT_NS: u64 = 500_000_000;
+/// An owner that has been silent for this long has lost its office.
+const SILENT_NS: u64 = 2_000_000_000;
+/// The most changes that workers can catch up on one by one.
+const MAX_RECENT: usize = 256;
+
+/// Who the refresher is.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Owner {
+    worker: String,
+    beat_ns: u64,
+}
+
+/// What the refresher heard, for all workers of the gateway.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+struct Changes {
+    /// The control plane's revision that this tells of.
+    revision: u64,
+    /// Counts changes; a worker that has seen this number has nothing to catch up on.
+    sequence: u64,
+    /// The latest changes, the last of which has the number `sequence`; `None` is all tenants.
+    recent: Vec<Option<TenantId>>,
+}
+
+#[derive(Debug, Default)]
+pub struct Refresher {
+    looked_ns: u64,
+    is_owner: bool,
+    polling: bool,
+    retry_ns: u64,
+    failures: u32,
+    /// The sequence of changes that this worker has heard.
+    heard: Option<u64>,
+    orphan_under_way: bool,
+}
+
+impl Changes {
+    fn load() -> Self {
+        host::read(CHANGES_KEY)
+            .and_then(|bytes| postcard::from_bytes(&bytes).ok())
+            .unwrap_or_default()
+    }
+
+    /// What a worker that heard up to `heard` has missed; `None` when that is no longer known.
+    fn since(&self, heard: u64) -> Option<&[Option<TenantId>]> {
+        let missed = usize::try_from(self.sequence.checked_sub(heard)?).ok()?;
+        self.recent.get(self.recent.len().checked_sub(missed)?..)
+    }
+
+    fn add(&mut self, answer: &ConfigAnswer) {
+        self.revision = answer.revision;
+        let all = answer.reset.then_some(None);
+        let changed = all.into_iter().chain(answer.tenants.iter().cloned().map(Some));
+        for change in changed {
+            self.sequence += 1;
+            self.recent.push(change);
+        }
+        let excess = self.recent.len().saturating_sub(MAX_RECENT);
+        self.recent.drain(..excess);
+    }
+}
+
+impl Worker {
+    /// Takes part in the election; does the refresher's work if this worker is it.
+    pub fn refresh(&mut self, now_ns: u64) {
+        if now_ns.saturating_sub(self.refresher.looked_ns) >= BEAT_NS {
+            self.refresher.looked_ns = now_ns;
+            self.elect(now_ns);
+            if self.refresher.is_owner {
+                self.adopt_orphans(now_ns);
+            }
+        }
+        let refresher = &mut self.refresher;
+        if refresher.is_owner && !refresher.polling && now_ns >= refresher.retry_ns {
+            self.poll_config(now_ns);
+        }
+    }
+
+    fn elect(&mut self, now_ns: u64) {
+        let mine = Owner { worker: self.name.clone(), beat_ns: now_ns };
+        let owns = host::update(OWNER_KEY, |bytes| {
+            let owner = bytes.and_then(|bytes| postcard::from_bytes::<Owner>(bytes).ok());
+            match owner {
+                Some(owner)
+                    if owner.worker != mine.worker
+                        && now_ns.saturating_sub(owner.beat_ns) < SILENT_NS =>
+                {
+                    (None, false)
+                }
+                _ => (postcard::to_allocvec(&mine).ok(), true),
+            }
+        });
+        let owns = owns.unwrap_or(false);
+        if owns && !self.refresher.is_owner {
+            self.stats.count(Counter::RefresherTerms);
+            host::log(LogLevel::Info, &format!("weir: worker {} is the refresher", self.name));
+        }
+        self.refresher.is_owner = owns;
+    }
+
+    fn poll_config(&mut self, now_ns: u64) {
+        let after = Changes::load().revision;
+        let path = format!("{CONFIG_PATH}?version={}&after={after}", protocol::VERSION);
+        match http_call::poll(&self.config.control_plane, &path) {
+            Some(token) => {
+                self.refresher.polling = true;
+                self.calls.insert(token, Call::Config);
+            }
+            None => self.poll_failed(now_ns, "the call could not be made"),
+        }
+    }
+
+    /// The answer to the long poll.
+    pub fn on_config(&mut self, answer: &Answer, now_ns: u64) {
+        self.refresher.polling = false;
+        let answer = match answer.parse::<ConfigAnswer>() {
+            Ok(answer) => answer,
+            Err(why) => return self.poll_failed(now_ns, &why),
+        };
+        self.refresher.failures = 0;
+        self.refresher.retry_ns = 0;
+        // First the slots, so that whoever hears of a change finds its slot marked.
+        for tenant in &answer.tenants {
+            invalidate(&format!("weir/1/slot/{tenant}"));
+        }
+        host::update(CHANGES_KEY, |bytes| {
+            let mut changes: Changes =
+                bytes.and_then(|bytes| postcard::from_bytes(bytes).ok()).unwrap_or_default();
+            changes.add(&answer);
+            (postcard::to_allocvec(&changes).ok(), ())
+        });
+        self.hear_changes(now_ns);
+        if self.refresher.is_owner {
+            self.poll_config(now_ns);
+        }
+    }
+
+    fn poll_failed(&mut self, now_ns: u64, why: &str) {
+        self.stats.count(Counter::ConfigCallFailures);
+        host::warn(&format!("weir: changes are not heard of: {why}"));
+        self.refresher.retry_ns = now_ns + http_call::backoff_ns(self.refresher.failures);
+        self.refresher.failures += 1;
+    }
+
+    /// Does what this worker has to do about changes that the refresher heard.
+    pub fn hear_changes(&mut self, _now_ns: u64) {
+        let changes = Changes::load();
+        let heard = self.refresher.heard.replace(changes.sequence);
+        if heard == Some(changes.sequence) {
+            return;
+        }
+        let missed = heard.and_then(|heard| changes.since(heard));
+        match missed {
+            Some(missed) if missed.iter().all(Option::is_some) => {
+                for tenant in missed.iter().flatten() {
+                    self.hear_change(tenant);
+                }
+            }
+            _ => self.hear_that_all_changed(),
+        }
+    }
+
+    fn hear_change(&mut self, tenant: &TenantId) {
+        self.tenants.forget_stranger(tenant);
+        if let Some(index) = self.tenants.index_of(tenant) {
+            self.forget_verdicts(index);
+        }
+    }
+
+    fn hear_that_all_changed(&mut self) {
+        self.tenants.forget_strangers();
+        for index in self.tenants.indexes() {
+            self.forget_verdicts(index);
+            if let Some(tenant) = self.tenants.get_mut(index) {
+                invalidate(&tenant.slot_key);
+            }
+        }
+    }
+
+    fn forget_verdicts(&mut self, index: Index) {
+        self.put_back(index);
+        if let Some(tenant) = self.tenants.get_mut(index) {
+            tenant.refusal = None;
+            tenant.suspended_until_ns = 0;
+        }
+    }
+
+    /// Posts the oldest batch of a worker that is gone; the next ones follow when it is stored.
+    fn adopt_orphans(&mut self, now_ns: u64) {
+        if self.refresher.orphan_under_way {
+            return;
+        }
+        for place in 0.. {
+            let Some(bytes) = host::read(&worker_key(place)) else {
+                return;
+            };
+            let gone = postcard::from_bytes::<Registration>(&bytes).is_ok_and(|registration| {
+                registration.worker != self.name
+                    && now_ns.saturating_sub(registration.beat_ns) >= GONE_NS
+            });
+            if !gone {
+                continue;
+            }
+            let outbox = Outbox::decode(host::read(&outbox_key(place)).as_deref());
+            let Some(batch) = outbox.batches.first() else {
+                continue;
+            };
+            if let Some(token) =
+                http_call::post(&self.config.control_plane, USAGE_PATH, &batch.body)
+            {
+                self.refresher.orphan_under_way = true;
+                self.calls.insert(token, Call::Orphan { place, sequence: batch.sequence });
+            }
+            return;
+        }
+    }
+
+    /// The answer to a batch of a worker that is gone.
+    pub fn on_orphan(&mut self, place: u32, sequence: u64, answer: &Answer) {
+        self.refresher.orphan_under_way = false;
+        match answer.parse::<UsageAnswer>() {
+            Ok(_) => {
+                self.stats.count(Counter::OrphansPosted);
+                host::update(&outbox_key(place), |bytes| {
+                    let mut outbox = Outbox::decode(bytes);
+                    outbox.acknowledge(sequence);
+                    (Some(outbox.encode()), ())
+                });
+            }
+            Err(why) => host::warn(&format!(
+                "weir: usage of a worker that is gone is not stored yet: {why}"
+            )),
+        }
+    }
+}
+
+fn invalidate(slot_key: &str) {
+    host::update(slot_key, |bytes| {
+        if bytes.is_none() {
+            return (None, ());
+        }
+        let mut slot = Slot::decode(bytes);
+        slot.invalidate();
+        (slot.encode(), ())
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(revision: u64, reset: bool, tenants: &[&str]) -> ConfigAnswer {
+        ConfigAnswer {
+            revision,
+            reset,
+            tenants: tenants.iter().map(|id| TenantId::new(*id).unwrap()).collect(),
+        }
+    }
+
+    #[test]
+    fn workers_catch_up_on_what_they_missed() {
+        let mut changes = Changes::default();
+        changes.add(&answer(5, true, &[]));
+        changes.add(&answer(6, false, &["a", "b"]));
+        assert_eq!((changes.revision, changes.sequence), (6, 3));
+        assert_eq!(changes.since(3), Some(&[][..]));
+        assert_eq!(changes.since(2).unwrap().len(), 1);
+        assert_eq!(changes.since(0).unwrap().first(), Some(&None), "all changed");
+        assert_eq!(changes.since(4), None, "a sequence of another life");
+    }
+
+    #[test]
+    fn who_missed_too_much_hears_that_all_changed() {
+        let mut changes = Changes::default();
+        for revision in 0..1_000 {
+            changes.add(&answer(revision, false, &["a"]));
+        }
+        assert_eq!(changes.recent.len(), MAX_RECENT);
+        assert!(changes.since(1_000 - MAX_RECENT as u64).is_some());
+        assert_eq!(changes.since(1_000 - MAX_RECENT as u64 - 1), None);
+    }
+}

@@ -1,0 +1,169 @@
+//! What a refused client is told: a status, a reason code, problem+json, and when to come back.
+
+use std::rc::Rc;
+
+use proxy_wasm::hostcalls;
+use serde_json::json;
+use weir_domain::{
+    protocol::LimitStatus,
+    quantity::Amount,
+    rate_limit_fields::{self, POLICY_FIELD, REMAINING_FIELD},
+};
+
+use crate::{slot, stats::Counter, tenant::Limits};
+
+/// Why a request is refused.
+#[derive(Debug, Clone)]
+pub enum Refused {
+    /// The request says no tenant.
+    MissingCredential,
+    /// No tenant has this credential.
+    UnknownTenant,
+    Suspended,
+    /// The buckets do not hold the cost.
+    Limit {
+        refusal: slot::Refusal,
+        cost: Amount,
+        limits: Rc<Limits>,
+    },
+    /// No lease could be had in time, and the outage contract admits nothing.
+    ControlPlaneUnreachable,
+    /// Too much usage waits to be stored to count on.
+    UsageUnacknowledged,
+    /// Too many requests wait already.
+    Overloaded,
+}
+
+/// How long a client is asked to wait when only the control plane stands in its way, in s.
+const OUTAGE_RETRY_S: u64 = 1;
+
+impl Refused {
+    pub fn counter(&self) -> Counter {
+        match self {
+            Self::MissingCredential => Counter::MissingCredential,
+            Self::UnknownTenant => Counter::UnknownTenant,
+            Self::Suspended => Counter::Suspended,
+            Self::Limit { refusal, .. } if refusal.retry_ns.is_none() => {
+                Counter::CostExceedsCapacity
+            }
+            Self::Limit { .. } => Counter::LimitExceeded,
+            Self::ControlPlaneUnreachable => Counter::ControlPlaneUnreachable,
+            Self::UsageUnacknowledged => Counter::UsageUnacknowledged,
+            Self::Overloaded => Counter::Overloaded,
+        }
+    }
+
+    /// The code that clients and dashboards see; the same as the stat's name.
+    fn reason(&self) -> &'static str {
+        match self.counter() {
+            Counter::MissingCredential => "missing_credential",
+            Counter::UnknownTenant => "unknown_tenant",
+            Counter::Suspended => "suspended",
+            Counter::CostExceedsCapacity => "cost_exceeds_capacity",
+            Counter::LimitExceeded => "limit_exceeded",
+            Counter::UsageUnacknowledged => "usage_unacknowledged",
+            Counter::Overloaded => "overloaded",
+            _ => "control_plane_unreachable",
+        }
+    }
+
+    fn status(&self) -> (u32, &'static str) {
+        match self {
+            Self::MissingCredential | Self::UnknownTenant => (401, "Unauthorized"),
+            Self::Suspended => (403, "Forbidden"),
+            Self::Limit { .. } => (429, "Too Many Requests"),
+            Self::ControlPlaneUnreachable | Self::UsageUnacknowledged | Self::Overloaded => {
+                (503, "Service Unavailable")
+            }
+        }
+    }
+
+    fn detail(&self) -> String {
+        match self {
+            Self::MissingCredential => "The request does not say which tenant it is of.".to_owned(),
+            Self::UnknownTenant => "There is no such tenant.".to_owned(),
+            Self::Suspended => "This tenant is suspended; ask the operator of this API.".to_owned(),
+            Self::Limit { refusal, cost, .. } if refusal.retry_ns.is_none() => format!(
+                "The request costs {}, more than a limit ever holds; it can never succeed as it is.",
+                spell(*cost)
+            ),
+            Self::Limit { .. } => "No tokens or requests are left; come back later.".to_owned(),
+            Self::ControlPlaneUnreachable | Self::UsageUnacknowledged => {
+                "Requests cannot be metered at the moment; try again.".to_owned()
+            }
+            Self::Overloaded => "Too many requests wait at the moment; try again.".to_owned(),
+        }
+    }
+
+    /// Answers the stream that is effective now.
+    pub fn send(&self, now_ns: u64) {
+        let (status, title) = self.status();
+        let mut problem = json!({
+            "type": "about:blank", "title": title, "status": status,
+            "detail": self.detail(), "reason": self.reason(),
+        });
+        let mut headers = vec![
+            ("content-type".to_owned(), "application/problem+json".to_owned()),
+            ("x-weir-reason".to_owned(), self.reason().to_owned()),
+        ];
+        match self {
+            Self::Limit { refusal, limits, .. } => {
+                let limits = limits.at(now_ns, Amount::ZERO);
+                let violated: Vec<_> = limits
+                    .iter()
+                    .filter(|limit| limit.violated)
+                    .map(|limit| limit.name.as_str())
+                    .collect();
+                if let Some(members) = problem.as_object_mut() {
+                    members.insert("type".to_owned(), json!(QUOTA_EXCEEDED));
+                    members.insert("violated-policies".to_owned(), json!(violated));
+                }
+                if let Some(retry_ns) = refusal.retry_ns {
+                    let wait_ns = retry_ns.saturating_sub(now_ns).max(1);
+                    headers
+                        .push(("retry-after".to_owned(), wait_ns.div_ceil(NS_PER_S).to_string()));
+                }
+                if !limits.is_empty() {
+                    headers
+                        .push((POLICY_FIELD.to_owned(), rate_limit_fields::policy_value(&limits)));
+                    headers.push((
+                        REMAINING_FIELD.to_owned(),
+                        rate_limit_fields::remaining_value(&limits),
+                    ));
+                }
+            }
+            _ if status == 503 => {
+                headers.push(("retry-after".to_owned(), OUTAGE_RETRY_S.to_string()))
+            }
+            _ => {}
+        }
+        let headers = headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let _ =
+            hostcalls::send_http_response(status, headers, Some(problem.to_string().as_bytes()));
+    }
+}
+
+/// The problem type of RFC 9457's registry for a spent quota.
+const QUOTA_EXCEEDED: &str = "https://iana.org/assignments/http-problem-types#quota-exceeded";
+
+const NS_PER_S: u64 = 1_000_000_000;
+
+fn spell(cost: Amount) -> String {
+    format!("{} tokens", cost.tokens)
+}
+
+impl Limits {
+    /// The limits as they stand at `now_ns`, after `spent` more by this worker.
+    pub fn at(&self, now_ns: u64, spent: Amount) -> Vec<LimitStatus> {
+        let age_s = now_ns.saturating_sub(self.at_ns) / NS_PER_S;
+        let aged = |limit: &LimitStatus| LimitStatus {
+            remaining: limit.remaining.saturating_sub(match limit.unit {
+                weir_domain::limit::Unit::Tokens => spent.tokens,
+                weir_domain::limit::Unit::Requests => spent.requests,
+            }),
+            reset_s: limit.reset_s.saturating_sub(age_s),
+            ..limit.clone()
+        };
+        self.list.iter().map(aged).collect()
+    }
+}

@@ -1,0 +1,356 @@
+//! The slot: what this gateway may spend for one tenant, in Envoy's shared data, drawn on by all its
+//! workers. Pure: a slot changes only by these functions, each of which runs in a compare-and-swap.
+
+use serde::{Deserialize, Serialize};
+use weir_domain::{
+    protocol::{LeaseAnswer, LimitStatus, TenantState},
+    quantity::{Amount, Quantity},
+};
+
+/// The lease of this gateway for one tenant. Times are ns of the monotonic clock.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Slot {
+    /// Names the lease; empty without one.
+    pub stamp: String,
+    pub end_ns: u64,
+    /// When the newest answer was decided, by the control plane's clock.
+    pub now_ms: i64,
+    /// What to add to the monotonic clock to get the control plane's, in ns.
+    pub clock_offset_ns: i64,
+    /// Not drawn by any worker.
+    pub free: Amount,
+    /// Admitted by this gateway's workers and not yet said to the control plane.
+    pub spent: Amount,
+    /// Drawn since `measured_ns`, less what came back; this is the demand that sizes the next lease.
+    pub drawn: Amount,
+    pub measured_ns: u64,
+    /// What the last measurement says this gateway needs in [`LEASE_SPAN_NS`].
+    pub demand: Amount,
+    /// When a request last drew from it.
+    pub used_ns: u64,
+    /// Nothing may be drawn before the control plane has been asked again: something changed.
+    pub must_ask: bool,
+    /// The worker whose call is under way, and until when that is believed.
+    pub caller: u64,
+    pub caller_until_ns: u64,
+    pub refusal: Option<Refusal>,
+    pub limits: Vec<LimitStatus>,
+}
+
+/// The control plane said no to `need`; until `until_ns` the gateway says so on its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    pub need: Amount,
+    pub until_ns: u64,
+    /// When the need can be met; `None` for never.
+    pub retry_ns: Option<u64>,
+}
+
+impl Refusal {
+    /// Whether a request that takes `cost` is refused at `now_ns`.
+    pub fn refuses(&self, cost: Amount, now_ns: u64) -> bool {
+        now_ns < self.until_ns && cost.covers(self.need)
+    }
+}
+
+/// What a worker got from a slot.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Drawn {
+    pub slice: Amount,
+    pub stamp: String,
+    pub end_ns: u64,
+    pub clock_offset_ns: i64,
+    /// The slot runs low: somebody should ask for more, and nobody does yet.
+    pub low: bool,
+}
+
+/// For how long a lease should last at the present demand.
+pub const LEASE_SPAN_NS: u64 = 1_000_000_000;
+/// How long a call is believed to be under way before another worker may call.
+const CALLER_NS: u64 = 2_000_000_000;
+/// The least that a lease asks for, in requests of the cost at hand.
+const LEAST_REQUESTS: u64 = 32;
+
+impl Slot {
+    pub fn decode(bytes: Option<&[u8]>) -> Self {
+        bytes.and_then(|bytes| postcard::from_bytes(bytes).ok()).unwrap_or_default()
+    }
+
+    pub fn encode(&self) -> Option<Vec<u8>> {
+        postcard::to_allocvec(self).ok()
+    }
+
+    pub fn is_live(&self, now_ns: u64) -> bool {
+        !self.stamp.is_empty() && now_ns < self.end_ns
+    }
+
+    /// Draws a slice that covers `cost`: a quarter of what is free, down to the cost itself as the
+    /// slot empties.
+    pub fn draw(&mut self, cost: Amount, now_ns: u64) -> Option<Drawn> {
+        if self.must_ask || !self.is_live(now_ns) {
+            return None;
+        }
+        let quarter = |free: Quantity| Quantity::clamped(free.get() / 4);
+        let quarters =
+            Amount { tokens: quarter(self.free.tokens), requests: quarter(self.free.requests) };
+        let slice = cost.max(quarters);
+        self.free = self.free.checked_sub(slice)?;
+        self.drawn = self.drawn.saturating_add(slice);
+        self.used_ns = now_ns;
+        let low = self.is_low(now_ns) && now_ns >= self.caller_until_ns;
+        Some(Drawn {
+            slice,
+            stamp: self.stamp.clone(),
+            end_ns: self.end_ns,
+            clock_offset_ns: self.clock_offset_ns,
+            low,
+        })
+    }
+
+    /// Less than half of what the demand needs, unless the control plane just said there is no more.
+    fn is_low(&self, now_ns: u64) -> bool {
+        let half = |demand: Quantity| demand.get().div_ceil(2);
+        let low = self.free.tokens.get() < half(self.demand.tokens)
+            || self.free.requests.get() < half(self.demand.requests);
+        low && self.refusal.is_none_or(|refusal| now_ns >= refusal.until_ns)
+    }
+
+    /// Takes back `rest` of a slice that was drawn under `stamp`, and notes `spent`. Both are void
+    /// when the slot is of another lease by now.
+    pub fn put_back(&mut self, stamp: &str, rest: Amount, spent: Amount) {
+        if self.stamp == stamp {
+            self.free = self.free.saturating_add(rest);
+            self.drawn = self.drawn.saturating_sub(rest);
+            self.spent = self.spent.saturating_add(spent);
+        }
+    }
+
+    /// Starts a call by `caller`, unless another worker's is under way. What was spent goes with it,
+    /// so it is taken out here; the caller must repeat the call until it is answered.
+    pub fn start_call(&mut self, caller: u64, need: Amount, now_ns: u64) -> Option<CallBasis> {
+        if now_ns < self.caller_until_ns && self.caller != caller {
+            return None;
+        }
+        self.caller = caller;
+        self.caller_until_ns = now_ns + CALLER_NS;
+        self.measure(now_ns);
+        let target = self.demand.max(least_want(need));
+        // A slot that must ask gives everything back, to be dealt a lease on the new terms.
+        let refund = if self.must_ask { std::mem::take(&mut self.free) } else { Amount::ZERO };
+        Some(CallBasis {
+            stamp: self.stamp.clone(),
+            want: need.max(target.saturating_sub(self.free)),
+            spent: std::mem::take(&mut self.spent),
+            refund,
+        })
+    }
+
+    /// Gives up the lease: all that is free goes back.
+    pub fn start_refund(&mut self, caller: u64, now_ns: u64) -> Option<CallBasis> {
+        if now_ns < self.caller_until_ns || !self.is_live(now_ns) {
+            return None;
+        }
+        self.caller = caller;
+        self.caller_until_ns = now_ns + CALLER_NS;
+        self.demand = Amount::ZERO;
+        self.drawn = Amount::ZERO;
+        Some(CallBasis {
+            stamp: self.stamp.clone(),
+            want: Amount::ZERO,
+            spent: std::mem::take(&mut self.spent),
+            refund: std::mem::take(&mut self.free),
+        })
+    }
+
+    /// Turns what was drawn since the last measurement into the demand per lease span. Demand rises
+    /// at once and halves when it falls.
+    fn measure(&mut self, now_ns: u64) {
+        let elapsed_ns = now_ns.saturating_sub(self.measured_ns).max(1_000_000);
+        let per_span = |drawn: Quantity, before: Quantity| {
+            let now = u128::from(drawn.get()) * u128::from(LEASE_SPAN_NS) / u128::from(elapsed_ns);
+            let now = u64::try_from(now).unwrap_or(u64::MAX);
+            Quantity::clamped(now.max(before.get() / 2))
+        };
+        self.demand = Amount {
+            tokens: per_span(self.drawn.tokens, self.demand.tokens),
+            requests: per_span(self.drawn.requests, self.demand.requests),
+        };
+        self.drawn = Amount::ZERO;
+        self.measured_ns = now_ns;
+    }
+
+    /// Takes in the answer to a call that `caller` sent at `sent_ns`.
+    pub fn apply(
+        &mut self,
+        answer: &LeaseAnswer,
+        need: Amount,
+        caller: u64,
+        sent_ns: u64,
+        now_ns: u64,
+    ) {
+        if self.caller == caller {
+            self.caller_until_ns = 0;
+        }
+        // An answer of an older lease that was overtaken on the way.
+        if answer.stamp != self.stamp && answer.now_ms < self.now_ms {
+            return;
+        }
+        if answer.stamp != self.stamp {
+            self.stamp.clone_from(&answer.stamp);
+            self.free = Amount::ZERO;
+            self.spent = Amount::ZERO;
+        }
+        self.must_ask = false;
+        self.now_ms = answer.now_ms;
+        self.end_ns = sent_ns.saturating_add(answer.ttl_ms.saturating_mul(1_000_000));
+        self.clock_offset_ns = clock_offset_ns(answer.now_ms, sent_ns);
+        self.free = self.free.saturating_add(answer.granted);
+        self.limits.clone_from(&answer.limits);
+        let refused = answer.state == TenantState::Active && !answer.granted.covers(need);
+        self.refusal = refused.then(|| Refusal {
+            need,
+            until_ns: now_ns + answer.ask_again_ms.max(1).saturating_mul(1_000_000),
+            retry_ns: (answer.retry_after_ms > 0)
+                .then(|| now_ns + answer.retry_after_ms.saturating_mul(1_000_000)),
+        });
+    }
+
+    /// Something about the tenant changed: nothing is drawn before the control plane was asked again.
+    pub fn invalidate(&mut self) {
+        self.must_ask = true;
+        self.refusal = None;
+    }
+}
+
+/// What to ask for at least when `need` is at hand: nothing when nothing is needed.
+pub fn least_want(need: Amount) -> Amount {
+    let times = |need: Quantity| Quantity::clamped(need.get().saturating_mul(LEAST_REQUESTS));
+    Amount { tokens: times(need.tokens), requests: times(need.requests) }
+}
+
+/// What a call for a lease starts from.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CallBasis {
+    pub stamp: String,
+    pub want: Amount,
+    pub spent: Amount,
+    pub refund: Amount,
+}
+
+/// The clock that stamps usage: anchored at the moment the call was sent, it runs at most a call's
+/// length ahead of the control plane's, so a lease that ends with its period is never stamped past it.
+fn clock_offset_ns(now_ms: i64, sent_ns: u64) -> i64 {
+    now_ms.saturating_mul(1_000_000).saturating_sub(i64::try_from(sent_ns).unwrap_or(i64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use weir_domain::id::TenantId;
+
+    fn amount(tokens: u32, requests: u32) -> Amount {
+        Amount { tokens: Quantity::from(tokens), requests: Quantity::from(requests) }
+    }
+
+    fn answer(stamp: &str, granted: Amount, ttl_ms: u64, now_ms: i64) -> LeaseAnswer {
+        LeaseAnswer {
+            tenant: TenantId::new("acme").unwrap(),
+            call: 1,
+            state: TenantState::Active,
+            stamp: stamp.to_owned(),
+            granted,
+            ttl_ms,
+            now_ms,
+            retry_after_ms: 0,
+            ask_again_ms: 50,
+            limits: Vec::new(),
+        }
+    }
+
+    fn leased(granted: Amount) -> Slot {
+        let mut slot = Slot::default();
+        slot.apply(&answer("s1", granted, 2_000, 1_000), amount(1, 1), 7, 0, 0);
+        slot
+    }
+
+    #[test]
+    fn slices_shrink_to_the_cost_and_nothing_is_stranded() {
+        let mut slot = leased(amount(100, 100));
+        let mut slices = Vec::new();
+        while let Some(drawn) = slot.draw(amount(1, 1), 10) {
+            slices.push(drawn.slice.tokens.get());
+        }
+        assert_eq!(slices.first(), Some(&25));
+        assert_eq!(slices.iter().sum::<u64>(), 100);
+        assert_eq!(slices.last(), Some(&1));
+    }
+
+    #[test]
+    fn a_cost_is_covered_whole_or_not_at_all() {
+        let mut slot = leased(amount(40, 100));
+        assert_eq!(slot.draw(amount(50, 1), 10), None);
+        assert_eq!(slot.free, amount(40, 100));
+        assert_eq!(slot.draw(amount(30, 1), 10).unwrap().slice.tokens.get(), 30);
+    }
+
+    #[test]
+    fn nothing_is_drawn_past_the_end() {
+        let mut slot = leased(amount(10, 10));
+        assert!(slot.draw(amount(1, 1), 1_999_999_999).is_some());
+        assert_eq!(slot.draw(amount(1, 1), 2_000_000_000), None);
+    }
+
+    #[test]
+    fn a_new_stamp_replaces_what_is_held_and_the_same_one_adds() {
+        let mut slot = leased(amount(10, 10));
+        slot.apply(&answer("s1", amount(5, 5), 2_000, 1_001), amount(1, 1), 7, 0, 0);
+        assert_eq!(slot.free, amount(15, 15));
+        slot.put_back("s1", amount(0, 0), amount(3, 3));
+        slot.apply(&answer("s2", amount(7, 7), 2_000, 1_002), amount(1, 1), 7, 0, 0);
+        assert_eq!((slot.free, slot.spent), (amount(7, 7), Amount::ZERO));
+        slot.put_back("s1", amount(2, 2), amount(1, 1));
+        assert_eq!((slot.free, slot.spent), (amount(7, 7), Amount::ZERO), "old slices are void");
+        slot.apply(&answer("s1", amount(9, 9), 2_000, 1_001), amount(1, 1), 7, 0, 0);
+        assert_eq!(slot.stamp, "s2", "an overtaken answer is ignored");
+    }
+
+    #[test]
+    fn one_worker_calls_at_a_time() {
+        let mut slot = leased(amount(10, 10));
+        let basis = slot.start_call(7, amount(1, 1), 100).unwrap();
+        assert_eq!(basis.stamp, "s1");
+        assert_eq!(slot.start_call(8, amount(1, 1), 200), None);
+        assert!(slot.start_call(8, amount(1, 1), 100 + CALLER_NS).is_some(), "7 is taken for dead");
+    }
+
+    #[test]
+    fn demand_sizes_the_next_lease() {
+        let mut slot = leased(amount(1_000, 1_000));
+        slot.measured_ns = 1_000_000_000;
+        slot.drawn = amount(300, 300);
+        let basis = slot.start_call(7, Amount::ZERO, 1_100_000_000).unwrap();
+        assert_eq!(slot.demand, amount(3_000, 3_000));
+        assert_eq!(basis.want, amount(2_000, 2_000));
+    }
+
+    #[test]
+    fn a_changed_tenant_is_asked_for_again_with_a_refund() {
+        let mut slot = leased(amount(10, 10));
+        slot.invalidate();
+        assert_eq!(slot.draw(amount(1, 1), 10), None);
+        let basis = slot.start_call(7, amount(1, 1), 10).unwrap();
+        assert_eq!((basis.refund, slot.free), (amount(10, 10), Amount::ZERO));
+        slot.apply(&answer("s1", amount(8, 8), 2_000, 1_001), amount(1, 1), 7, 0, 0);
+        assert!(slot.draw(amount(1, 1), 10).is_some());
+    }
+
+    #[test]
+    fn a_refusal_holds_for_what_costs_as_much() {
+        let mut slot = leased(Amount::ZERO);
+        let refusal = slot.refusal.unwrap();
+        assert!(refusal.refuses(amount(1, 1), 10));
+        assert!(!refusal.refuses(amount(1, 1), refusal.until_ns));
+        slot.apply(&answer("s1", Amount::ZERO, 2_000, 1_001), amount(50, 1), 7, 0, 0);
+        assert!(!slot.refusal.unwrap().refuses(amount(49, 1), 10));
+    }
+}

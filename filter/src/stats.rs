@@ -1,0 +1,100 @@
+//! Envoy stats under `weir.`: gathered in memory, recorded on the tick.
+
+use proxy_wasm::{hostcalls, types::MetricType};
+
+/// What is counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Counter {
+    Admitted,
+    AdmittedTokens,
+    Exempt,
+    /// Requests that waited for a lease.
+    Waited,
+    MissingCredential,
+    UnknownTenant,
+    Suspended,
+    LimitExceeded,
+    CostExceedsCapacity,
+    ControlPlaneUnreachable,
+    UsageUnacknowledged,
+    Overloaded,
+    /// Requests that only shadow mode let through; their reason is counted too.
+    ShadowRefused,
+    LeaseCalls,
+    LeaseCallFailures,
+    UsageBatches,
+    UsageBatchFailures,
+    ConfigCallFailures,
+    RefresherTerms,
+    OrphansPosted,
+}
+
+const COUNTERS: [(Counter, &str); 20] = [
+    (Counter::Admitted, "weir.admitted"),
+    (Counter::AdmittedTokens, "weir.admitted_tokens"),
+    (Counter::Exempt, "weir.exempt"),
+    (Counter::Waited, "weir.waited"),
+    (Counter::MissingCredential, "weir.refused.missing_credential"),
+    (Counter::UnknownTenant, "weir.refused.unknown_tenant"),
+    (Counter::Suspended, "weir.refused.suspended"),
+    (Counter::LimitExceeded, "weir.refused.limit_exceeded"),
+    (Counter::CostExceedsCapacity, "weir.refused.cost_exceeds_capacity"),
+    (Counter::ControlPlaneUnreachable, "weir.refused.control_plane_unreachable"),
+    (Counter::UsageUnacknowledged, "weir.refused.usage_unacknowledged"),
+    (Counter::Overloaded, "weir.refused.overloaded"),
+    (Counter::ShadowRefused, "weir.shadow_refused"),
+    (Counter::LeaseCalls, "weir.lease_calls"),
+    (Counter::LeaseCallFailures, "weir.lease_call_failures"),
+    (Counter::UsageBatches, "weir.usage_batches"),
+    (Counter::UsageBatchFailures, "weir.usage_batch_failures"),
+    (Counter::ConfigCallFailures, "weir.config_call_failures"),
+    (Counter::RefresherTerms, "weir.refresher_terms"),
+    (Counter::OrphansPosted, "weir.orphans_posted"),
+];
+
+/// Counts since the last tick.
+#[derive(Debug, Default)]
+pub struct Stats {
+    counts: [u64; COUNTERS.len()],
+    ids: Vec<u32>,
+}
+
+impl Stats {
+    pub fn add(&mut self, counter: Counter, count: u64) {
+        if let Some(slot) = self.counts.get_mut(counter as usize) {
+            *slot += count;
+        }
+    }
+
+    pub fn count(&mut self, counter: Counter) {
+        self.add(counter, 1);
+    }
+
+    /// Hands what was counted to Envoy.
+    pub fn record(&mut self) {
+        if self.ids.is_empty() {
+            let define = |(_, name): &(Counter, &str)| {
+                hostcalls::define_metric(MetricType::Counter, name).unwrap_or(u32::MAX)
+            };
+            self.ids = COUNTERS.iter().map(define).collect();
+        }
+        for (count, id) in self.counts.iter_mut().zip(&self.ids) {
+            if *count > 0 && *id != u32::MAX {
+                let count = std::mem::take(count);
+                let _ = hostcalls::increment_metric(*id, i64::try_from(count).unwrap_or(i64::MAX));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_counter_stands_at_its_own_place() {
+        for (index, (counter, _)) in COUNTERS.iter().enumerate() {
+            assert_eq!(*counter as usize, index);
+        }
+    }
+}

@@ -1,0 +1,262 @@
+//! A tenant in one worker's memory: its slice, what it used, and the requests that wait for it.
+
+use std::{collections::VecDeque, rc::Rc};
+
+use weir_domain::{
+    id::TenantId,
+    protocol::{LeaseAsk, LimitStatus},
+    quantity::Amount,
+};
+
+use crate::{
+    slot::{Drawn, Refusal},
+    usage::UsageLog,
+};
+
+/// What one worker knows of one tenant. Times are ns of the monotonic clock.
+#[derive(Debug)]
+pub struct Tenant {
+    pub id: TenantId,
+    pub slot_key: String,
+    /// Whether the control plane has said that this tenant exists.
+    pub proven: bool,
+    /// What this worker may spend until `fast_until_ns` without asking anybody.
+    slice: Amount,
+    /// The end of the slice's lease or of the minute that usage is counted in, whichever is sooner.
+    fast_until_ns: u64,
+    pub end_ns: u64,
+    pub stamp: String,
+    clock_offset_ns: i64,
+    minute: i64,
+    /// Admitted in `minute`, and in no batch yet.
+    counted: Amount,
+    /// Admitted under `stamp`, and not yet noted in the slot.
+    spent: Amount,
+    /// When a request last took from the slice.
+    pub used_ns: u64,
+    /// The tenant is suspended, as far as is known until then.
+    pub suspended_until_ns: u64,
+    pub refusal: Option<Refusal>,
+    pub limits: Rc<Limits>,
+    /// Admitted by this worker since it saw `limits`.
+    spent_since_limits: Amount,
+    pub next_call: u64,
+    pub call: Option<PendingCall>,
+    pub waiters: VecDeque<Waiter>,
+    /// Whether the worker's list of tenants to ask for holds this one.
+    pub ask_queued: bool,
+    /// Whether the worker's list of active tenants holds this one.
+    pub listed: bool,
+}
+
+/// A call for a lease that is not answered yet; it is repeated unchanged.
+#[derive(Debug)]
+pub struct PendingCall {
+    pub ask: LeaseAsk,
+    pub sent_ns: u64,
+    pub retry_ns: u64,
+    pub failures: u32,
+}
+
+/// A paused request.
+#[derive(Debug, Clone, Copy)]
+pub struct Waiter {
+    pub context: u32,
+    pub cost: Amount,
+    pub deadline_ns: u64,
+}
+
+/// A tenant's limits as the control plane last told them.
+#[derive(Debug, Default)]
+pub struct Limits {
+    pub list: Vec<LimitStatus>,
+    pub at_ns: u64,
+}
+
+const NS_PER_MINUTE: i64 = 60_000_000_000;
+
+impl Tenant {
+    pub fn new(id: TenantId) -> Self {
+        let slot_key = format!("weir/1/slot/{id}");
+        Self {
+            id,
+            slot_key,
+            proven: false,
+            slice: Amount::ZERO,
+            fast_until_ns: 0,
+            end_ns: 0,
+            stamp: String::new(),
+            clock_offset_ns: 0,
+            minute: 0,
+            counted: Amount::ZERO,
+            spent: Amount::ZERO,
+            used_ns: 0,
+            suspended_until_ns: 0,
+            refusal: None,
+            limits: Rc::default(),
+            spent_since_limits: Amount::ZERO,
+            next_call: 1,
+            call: None,
+            waiters: VecDeque::new(),
+            ask_queued: false,
+            listed: false,
+        }
+    }
+
+    /// Takes `cost` from the slice and counts it, if the slice covers it. This is all that almost
+    /// every request does.
+    pub fn take(&mut self, cost: Amount, now_ns: u64, usage: &mut UsageLog) -> bool {
+        if now_ns >= self.fast_until_ns && !self.turn_minute(now_ns, usage) {
+            return false;
+        }
+        let Some(rest) = self.slice.checked_sub(cost) else {
+            return false;
+        };
+        self.slice = rest;
+        self.counted = self.counted.saturating_add(cost);
+        self.spent = self.spent.saturating_add(cost);
+        self.spent_since_limits = self.spent_since_limits.saturating_add(cost);
+        self.used_ns = now_ns;
+        true
+    }
+
+    /// Starts the next minute of usage; `false` when the slice's lease has ended.
+    fn turn_minute(&mut self, now_ns: u64, usage: &mut UsageLog) -> bool {
+        if now_ns >= self.end_ns {
+            return false;
+        }
+        let wall_ns = self.clock_offset_ns.saturating_add_unsigned(now_ns);
+        let minute = wall_ns.div_euclid(NS_PER_MINUTE);
+        if minute != self.minute {
+            self.close_minute(usage);
+            self.minute = minute;
+        }
+        let left_ns = NS_PER_MINUTE - wall_ns.rem_euclid(NS_PER_MINUTE);
+        self.fast_until_ns = self.end_ns.min(now_ns.saturating_add(left_ns.unsigned_abs()));
+        true
+    }
+
+    /// Moves what was counted into the log, for the next batch.
+    pub fn close_minute(&mut self, usage: &mut UsageLog) {
+        let counted = std::mem::take(&mut self.counted);
+        if !counted.is_zero() {
+            usage.add(&self.id, self.minute, counted);
+        }
+    }
+
+    /// What is left of the slice and what was spent of it, to be put back into the slot. The slice is
+    /// gone after this.
+    pub fn surrender(&mut self) -> Surrendered {
+        self.fast_until_ns = 0;
+        Surrendered {
+            rest: std::mem::take(&mut self.slice),
+            spent: std::mem::take(&mut self.spent),
+        }
+    }
+
+    /// Holds a new slice; the one before must have been surrendered.
+    pub fn hold(&mut self, drawn: Drawn) {
+        self.slice = drawn.slice;
+        self.stamp = drawn.stamp;
+        self.end_ns = drawn.end_ns;
+        self.clock_offset_ns = drawn.clock_offset_ns;
+        self.fast_until_ns = 0;
+    }
+
+    /// The lease that the slice is of was renewed.
+    pub fn extend(&mut self, end_ns: u64) {
+        self.end_ns = self.end_ns.max(end_ns);
+    }
+
+    /// Notes what the control plane told of the limits.
+    pub fn see_limits(&mut self, list: Vec<LimitStatus>, now_ns: u64) {
+        self.limits = Rc::new(Limits { list, at_ns: now_ns });
+        self.spent_since_limits = Amount::ZERO;
+    }
+
+    /// What this worker admitted since the limits were told.
+    pub fn spent_since_limits(&self) -> Amount {
+        self.spent_since_limits
+    }
+
+    /// Whether the slice holds anything, or something spent is not noted yet.
+    pub fn holds_anything(&self) -> bool {
+        !self.slice.is_zero() || !self.spent.is_zero()
+    }
+
+    /// Whether nothing would be lost if this tenant were forgotten.
+    pub fn is_idle(&self) -> bool {
+        !self.holds_anything()
+            && self.counted.is_zero()
+            && self.waiters.is_empty()
+            && self.call.is_none()
+            && !self.ask_queued
+    }
+
+    /// All that the waiting requests take together.
+    pub fn waiting_cost(&self) -> Amount {
+        self.waiters.iter().fold(Amount::ZERO, |sum, waiter| sum.saturating_add(waiter.cost))
+    }
+}
+
+/// What goes from a slice back into its slot.
+#[derive(Debug, Clone, Copy)]
+pub struct Surrendered {
+    pub rest: Amount,
+    pub spent: Amount,
+}
+
+impl Surrendered {
+    pub fn is_something(self) -> bool {
+        !self.rest.is_zero() || !self.spent.is_zero()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use weir_domain::quantity::Quantity;
+
+    const ONE: Amount = Amount::request(Quantity::ONE);
+
+    fn slice(tokens: u32, end_ns: u64, clock_offset_ns: i64) -> Drawn {
+        let tokens = Quantity::from(tokens);
+        Drawn {
+            slice: Amount { tokens, requests: tokens },
+            stamp: "s1".to_owned(),
+            end_ns,
+            clock_offset_ns,
+            low: false,
+        }
+    }
+
+    #[test]
+    fn a_slice_admits_what_it_holds_until_its_end() {
+        let mut usage = UsageLog::default();
+        let mut tenant = Tenant::new(TenantId::new("acme").unwrap());
+        assert!(!tenant.take(ONE, 0, &mut usage));
+        tenant.hold(slice(3, 1_000, 0));
+        assert!(tenant.take(ONE, 10, &mut usage));
+        assert!(tenant.take(ONE, 999, &mut usage));
+        assert!(!tenant.take(ONE, 1_000, &mut usage), "the lease has ended");
+        let surrendered = tenant.surrender();
+        assert_eq!((surrendered.rest, surrendered.spent.tokens.get()), (ONE, 2));
+        assert!(!tenant.take(ONE, 10, &mut usage), "nothing is left after that");
+    }
+
+    #[test]
+    fn usage_is_counted_in_the_control_planes_minutes() {
+        let mut usage = UsageLog::default();
+        let mut tenant = Tenant::new(TenantId::new("acme").unwrap());
+        let minute = NS_PER_MINUTE.unsigned_abs();
+        // The control plane's clock is 30 s into minute 100 when ours reads 0.
+        tenant.hold(slice(10, 10 * minute, 100 * NS_PER_MINUTE + NS_PER_MINUTE / 2));
+        assert!(tenant.take(ONE, minute / 2 - 1, &mut usage));
+        assert!(tenant.take(ONE, minute / 2, &mut usage));
+        assert!(tenant.take(ONE, minute / 2 + 5, &mut usage));
+        tenant.close_minute(&mut usage);
+        let counted: Vec<_> =
+            usage.take_records().iter().map(|r| (r.minute, r.tokens.get())).collect();
+        assert_eq!(counted, [(100, 1), (101, 2)]);
+    }
+}

@@ -1,0 +1,91 @@
+//! Usage on its way to the ledger: gathered in memory, frozen as a batch, sent until acknowledged.
+
+use serde::{Deserialize, Serialize};
+use weir_domain::{
+    id::{Meter, TenantId},
+    protocol,
+    quantity::Amount,
+    usage::{UsageBatch, UsageRecord},
+};
+
+/// The most records in one batch; the rest waits for the next one.
+const MAX_RECORDS: usize = 5_000;
+
+/// Usage that is in no batch yet.
+#[derive(Debug, Default)]
+pub struct UsageLog {
+    records: Vec<UsageRecord>,
+}
+
+impl UsageLog {
+    pub fn add(&mut self, tenant: &TenantId, minute: i64, counted: Amount) {
+        self.records.push(UsageRecord {
+            tenant: tenant.clone(),
+            minute,
+            meter: Meter::default(),
+            model: String::new(),
+            policy_version: 0,
+            tokens: counted.tokens,
+            requests: counted.requests,
+        });
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.records.is_empty()
+    }
+
+    /// The oldest records, as many as fit into a batch.
+    pub fn take_records(&mut self) -> Vec<UsageRecord> {
+        let count = self.records.len().min(MAX_RECORDS);
+        self.records.drain(..count).collect()
+    }
+}
+
+/// A batch as it is kept in shared data and posted: its bytes never change.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Frozen {
+    pub sequence: u64,
+    pub body: Vec<u8>,
+}
+
+/// The batches of one worker that are not acknowledged, oldest first.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outbox {
+    pub batches: Vec<Frozen>,
+}
+
+impl Outbox {
+    pub fn decode(bytes: Option<&[u8]>) -> Self {
+        bytes.and_then(|bytes| postcard::from_bytes(bytes).ok()).unwrap_or_default()
+    }
+
+    /// The bytes to keep; none when all is acknowledged.
+    pub fn encode(&self) -> Vec<u8> {
+        if self.batches.is_empty() {
+            return Vec::new();
+        }
+        postcard::to_allocvec(self).unwrap_or_default()
+    }
+
+    /// Drops what is acknowledged up to `sequence`.
+    pub fn acknowledge(&mut self, sequence: u64) {
+        self.batches.retain(|batch| batch.sequence > sequence);
+    }
+}
+
+/// Freezes `records` as the batch `sequence` of `worker`.
+pub fn freeze(
+    gateway: &str,
+    worker: &str,
+    sequence: u64,
+    records: Vec<UsageRecord>,
+) -> Option<Frozen> {
+    let batch = UsageBatch {
+        version: protocol::VERSION,
+        gateway: gateway.to_owned(),
+        worker: worker.to_owned(),
+        sequence,
+        records,
+    };
+    Some(Frozen { sequence, body: serde_json::to_vec(&batch).ok()? })
+}

@@ -1,0 +1,391 @@
+//! One worker: decides over requests, and does the rest on its tick.
+
+use std::{rc::Rc, time::Duration};
+
+use hashbrown::HashMap;
+use weir_domain::{quantity::Amount, rate_limit_fields};
+
+use crate::{
+    config::{Config, RateLimitFields},
+    host,
+    lease_calls::LeaseCalls,
+    refresher::Refresher,
+    refusal::Refused,
+    slot::{Drawn, Slot},
+    stats::{Counter, Stats},
+    tenant::{Limits, Waiter},
+    tenants::{Index, Known, Tenants},
+    usage::UsageLog,
+    usage_calls::UsageCalls,
+};
+
+/// The most requests that wait at once in one worker.
+const MAX_WAITING: usize = 10_000;
+/// How often the tick comes when nothing is urgent.
+const IDLE_TICK: Duration = Duration::from_millis(50);
+/// How often it comes while requests wait.
+const WAITING_TICK: Duration = Duration::from_millis(2);
+/// How soon it comes when a call is to be made.
+const URGENT_TICK: Duration = Duration::from_millis(1);
+
+/// All that one VM remembers.
+pub struct Worker {
+    pub config: Config,
+    /// The root context, which makes all calls: it lives as long as the VM.
+    pub root: u32,
+    /// This VM's name, and the number that stands for it in slots.
+    pub name: String,
+    pub number: u64,
+    /// The Envoy process' name; empty until the first tick.
+    pub gateway: String,
+    pub tenants: Tenants,
+    /// Tenants to ask for on the next tick.
+    pub to_ask: Vec<Index>,
+    /// Tenants that hold a slice or count usage.
+    pub active: Vec<Index>,
+    /// Tenants with waiting requests.
+    pub waiting: Vec<Index>,
+    pub waiting_requests: usize,
+    pub usage: UsageLog,
+    pub usage_calls: UsageCalls,
+    pub lease_calls: LeaseCalls,
+    pub refresher: Refresher,
+    pub stats: Stats,
+    /// What each HTTP call under way is for, by its token.
+    pub calls: HashMap<u32, Call>,
+    tick: Duration,
+    swept_ns: u64,
+}
+
+/// What an HTTP call under way is for.
+#[derive(Debug)]
+pub enum Call {
+    /// The tenants asked for.
+    Leases(Vec<Index>),
+    Usage,
+    /// A batch of a worker that is gone, by the place where it is kept.
+    Orphan {
+        place: u32,
+        sequence: u64,
+    },
+    Config,
+}
+
+/// What becomes of a request.
+pub enum Decision {
+    /// It passes; with the rate limit fields for its answer, where they are wanted.
+    Admit(Option<RateLimitValues>),
+    /// It is paused until [`Worker`] resumes or refuses it.
+    Wait(Index),
+    Refuse(Refused),
+}
+
+/// The values of `RateLimit-Policy` and `RateLimit`.
+#[derive(Debug)]
+pub struct RateLimitValues {
+    pub policy: String,
+    pub remaining: String,
+}
+
+impl Worker {
+    pub fn new(config: Config, root: u32) -> Self {
+        let name = host::nonce().unwrap_or_default();
+        let number = name.get(..16).and_then(|hex| u64::from_str_radix(hex, 16).ok()).unwrap_or(0);
+        Self {
+            config,
+            root,
+            name,
+            number,
+            gateway: String::new(),
+            tenants: Tenants::default(),
+            to_ask: Vec::new(),
+            active: Vec::new(),
+            waiting: Vec::new(),
+            waiting_requests: 0,
+            usage: UsageLog::default(),
+            usage_calls: UsageCalls::default(),
+            lease_calls: LeaseCalls::default(),
+            refresher: Refresher::default(),
+            stats: Stats::default(),
+            calls: HashMap::new(),
+            tick: Duration::ZERO,
+            swept_ns: 0,
+        }
+    }
+
+    /// Decides over the request `context` of the tenant with `credential`.
+    pub fn decide(&mut self, context: u32, credential: &[u8], cost: Amount) -> Decision {
+        let now_ns = host::now_ns();
+        let index = match self.tenants.find(credential, now_ns) {
+            Known::Tenant(index) => index,
+            Known::Stranger => return Decision::Refuse(Refused::UnknownTenant),
+            Known::Overloaded => return Decision::Refuse(Refused::Overloaded),
+        };
+        let Some(tenant) = self.tenants.get_mut(index) else {
+            return Decision::Refuse(Refused::UnknownTenant);
+        };
+        if tenant.waiters.is_empty()
+            && !self.usage_calls.is_stuck()
+            && tenant.take(cost, now_ns, &mut self.usage)
+        {
+            return self.admitted(index, cost, now_ns);
+        }
+        self.decide_slowly(context, index, cost, now_ns)
+    }
+
+    /// The slice did not do.
+    fn decide_slowly(&mut self, context: u32, index: Index, cost: Amount, now_ns: u64) -> Decision {
+        if self.usage_calls.is_stuck() {
+            return Decision::Refuse(Refused::UsageUnacknowledged);
+        }
+        let Some(tenant) = self.tenants.get_mut(index) else {
+            return Decision::Refuse(Refused::UnknownTenant);
+        };
+        if now_ns < tenant.suspended_until_ns {
+            return Decision::Refuse(Refused::Suspended);
+        }
+        // Oldest first: who comes while others wait, waits behind them.
+        if tenant.waiters.is_empty() {
+            match self.draw(index, cost, now_ns) {
+                Draw::Took => return self.admitted(index, cost, now_ns),
+                Draw::Refused(refused) => return Decision::Refuse(refused),
+                Draw::Empty => {}
+            }
+        }
+        if self.waiting_requests >= MAX_WAITING {
+            return Decision::Refuse(Refused::Overloaded);
+        }
+        let deadline_ns = now_ns + self.config.max_wait_ms * 1_000_000;
+        if let Some(tenant) = self.tenants.get_mut(index) {
+            if tenant.waiters.is_empty() {
+                self.waiting.push(index);
+            }
+            tenant.waiters.push_back(Waiter { context, cost, deadline_ns });
+            self.waiting_requests += 1;
+        }
+        self.stats.count(Counter::Waited);
+        self.ask_for(index);
+        Decision::Wait(index)
+    }
+
+    fn admitted(&mut self, index: Index, cost: Amount, now_ns: u64) -> Decision {
+        self.stats.count(Counter::Admitted);
+        self.stats.add(Counter::AdmittedTokens, cost.tokens.get());
+        self.list(index);
+        if self.config.rate_limit_fields == RateLimitFields::Refused {
+            return Decision::Admit(None);
+        }
+        let Some(tenant) = self.tenants.get_mut(index) else {
+            return Decision::Admit(None);
+        };
+        let limits = tenant.limits.at(now_ns, tenant.spent_since_limits());
+        Decision::Admit(Some(RateLimitValues {
+            policy: rate_limit_fields::policy_value(&limits),
+            remaining: rate_limit_fields::remaining_value(&limits),
+        }))
+    }
+
+    /// Takes `cost` of a tenant from its slice or, where that does not do, from a new one.
+    pub fn draw(&mut self, index: Index, cost: Amount, now_ns: u64) -> Draw {
+        let Some(tenant) = self.tenants.get_mut(index) else {
+            return Draw::Refused(Refused::UnknownTenant);
+        };
+        if tenant.take(cost, now_ns, &mut self.usage) {
+            return Draw::Took;
+        }
+        if let Some(refusal) = tenant.refusal.filter(|refusal| refusal.refuses(cost, now_ns)) {
+            let limits = Rc::clone(&tenant.limits);
+            return Draw::Refused(Refused::Limit { refusal, cost, limits });
+        }
+        let stamp = tenant.stamp.clone();
+        let surrendered = tenant.surrender();
+        let drawn = host::update(&tenant.slot_key, |bytes| {
+            if bytes.is_none() {
+                return (None, None);
+            }
+            let mut slot = Slot::decode(bytes);
+            slot.put_back(&stamp, surrendered.rest, surrendered.spent);
+            let drawn = slot.draw(cost, now_ns);
+            let changed = drawn.is_some() || surrendered.is_something();
+            (changed.then(|| slot.encode()).flatten(), Some((drawn, slot)))
+        });
+        let Some((drawn, slot)) = drawn.flatten() else {
+            return Draw::Empty;
+        };
+        match drawn {
+            Some(drawn) => self.hold(index, drawn, &slot, cost, now_ns),
+            None => match slot.refusal.filter(|refusal| refusal.refuses(cost, now_ns)) {
+                Some(refusal) => {
+                    tenant.refusal = Some(refusal);
+                    let limits = Rc::new(Limits { list: slot.limits, at_ns: now_ns });
+                    tenant.limits = Rc::clone(&limits);
+                    Draw::Refused(Refused::Limit { refusal, cost, limits })
+                }
+                None => Draw::Empty,
+            },
+        }
+    }
+
+    fn hold(&mut self, index: Index, drawn: Drawn, slot: &Slot, cost: Amount, now_ns: u64) -> Draw {
+        if drawn.low {
+            self.ask_for(index);
+        }
+        let Some(tenant) = self.tenants.get_mut(index) else {
+            return Draw::Empty;
+        };
+        tenant.refusal = None;
+        if tenant.limits.list != slot.limits {
+            tenant.see_limits(slot.limits.clone(), now_ns);
+        }
+        tenant.hold(drawn);
+        if tenant.take(cost, now_ns, &mut self.usage) { Draw::Took } else { Draw::Empty }
+    }
+
+    /// Has the next tick, which comes at once, call for this tenant.
+    pub fn ask_for(&mut self, index: Index) {
+        if let Some(tenant) = self.tenants.get_mut(index)
+            && !tenant.ask_queued
+        {
+            tenant.ask_queued = true;
+            self.to_ask.push(index);
+            self.set_tick(URGENT_TICK);
+        }
+    }
+
+    pub fn set_tick(&mut self, period: Duration) {
+        if self.tick != period {
+            self.tick = period;
+            host::set_tick(period);
+        }
+    }
+
+    /// The stream `context`, which waited for the tenant at `index`, is gone.
+    pub fn forget_waiter(&mut self, context: u32, index: Index) {
+        if let Some(tenant) = self.tenants.get_mut(index) {
+            let before = tenant.waiters.len();
+            tenant.waiters.retain(|waiter| waiter.context != context);
+            self.waiting_requests =
+                self.waiting_requests.saturating_sub(before - tenant.waiters.len());
+        }
+    }
+
+    pub fn on_tick(&mut self) {
+        let now_ns = host::now_ns();
+        if self.gateway.is_empty() && !self.start(now_ns) {
+            return;
+        }
+        self.call_for_leases(now_ns);
+        self.serve_all_waiters(now_ns);
+        if now_ns.saturating_sub(self.swept_ns) >= IDLE_TICK.as_nanos() as u64 {
+            self.swept_ns = now_ns;
+            self.hear_changes(now_ns);
+            self.sweep(now_ns);
+            self.send_usage(now_ns);
+            self.refresh(now_ns);
+            self.stats.record();
+        }
+        let next = if !self.to_ask.is_empty() {
+            URGENT_TICK
+        } else if !self.waiting.is_empty() {
+            WAITING_TICK
+        } else {
+            IDLE_TICK
+        };
+        self.set_tick(next);
+    }
+
+    /// Joins the gateway: `false` when the shared data is not usable yet.
+    fn start(&mut self, now_ns: u64) -> bool {
+        let fresh =
+            host::nonce().map(|nonce| format!("gw-{}", nonce.get(..16).unwrap_or_default()));
+        let Some(fresh) = fresh.filter(|_| !self.name.is_empty()) else {
+            return false;
+        };
+        let gateway = host::update("weir/1/gateway", |bytes| match bytes {
+            Some(name) => (None, String::from_utf8_lossy(name).into_owned()),
+            None => (Some(fresh.clone().into_bytes()), fresh.clone()),
+        });
+        self.gateway = gateway.unwrap_or_default();
+        !self.gateway.is_empty() && self.usage_calls.register(&self.name, now_ns)
+    }
+
+    /// Resumes or refuses those who wait, oldest first.
+    fn serve_all_waiters(&mut self, now_ns: u64) {
+        for index in std::mem::take(&mut self.waiting) {
+            self.serve_waiters(index, now_ns);
+        }
+    }
+
+    /// Resumes or refuses those who wait for one tenant; asks again if some still wait.
+    pub fn serve_waiters(&mut self, index: Index, now_ns: u64) {
+        loop {
+            let waiter =
+                self.tenants.get_mut(index).and_then(|tenant| tenant.waiters.front().copied());
+            let Some(waiter) = waiter else {
+                return;
+            };
+            let verdict = match self.draw(index, waiter.cost, now_ns) {
+                Draw::Took => Ok(self.admitted(index, waiter.cost, now_ns)),
+                Draw::Refused(refused) => Err(refused),
+                Draw::Empty if now_ns >= waiter.deadline_ns => {
+                    Err(Refused::ControlPlaneUnreachable)
+                }
+                Draw::Empty => {
+                    if !self.waiting.contains(&index) {
+                        self.waiting.push(index);
+                    }
+                    self.ask_for(index);
+                    return;
+                }
+            };
+            if let Some(tenant) = self.tenants.get_mut(index) {
+                tenant.waiters.pop_front();
+            }
+            self.waiting_requests = self.waiting_requests.saturating_sub(1);
+            match verdict {
+                Ok(_) => self.resume(waiter.context),
+                Err(refused) => self.refuse(waiter.context, &refused, now_ns),
+            }
+        }
+    }
+
+    /// Refuses all who wait for a tenant.
+    pub fn refuse_waiters(&mut self, index: Index, refused: &Refused, now_ns: u64) {
+        let waiters = self.tenants.get_mut(index).map(|tenant| std::mem::take(&mut tenant.waiters));
+        for waiter in waiters.unwrap_or_default() {
+            self.waiting_requests = self.waiting_requests.saturating_sub(1);
+            self.refuse(waiter.context, refused, now_ns);
+        }
+    }
+
+    fn resume(&self, context: u32) {
+        host::with_stream(context, self.root, || {
+            let _ = proxy_wasm::hostcalls::resume_http_request();
+        });
+    }
+
+    fn refuse(&mut self, context: u32, refused: &Refused, now_ns: u64) {
+        if self.note_refusal(refused) {
+            host::with_stream(context, self.root, || refused.send(now_ns));
+        } else {
+            self.resume(context);
+        }
+    }
+
+    /// Counts a refusal; `false` when shadow mode lets the request through all the same.
+    pub fn note_refusal(&mut self, refused: &Refused) -> bool {
+        self.stats.count(refused.counter());
+        if self.config.shadow {
+            self.stats.count(Counter::ShadowRefused);
+        }
+        !self.config.shadow
+    }
+}
+
+/// What came of an attempt to take tokens.
+pub enum Draw {
+    Took,
+    Refused(Refused),
+    /// The control plane must be asked.
+    Empty,
+}

@@ -1,0 +1,43 @@
+//! Builds what runs: the filter for Envoy and the control plane.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Result, ensure};
+
+use crate::{command, progress::step, workspace};
+
+/// A folder of its own for wasm builds: one target folder for both would rebuild shared parts at each change.
+const WASM_TARGET_DIR: &str = "target-wasm";
+
+/// The filter as Envoy loads it: `wasm32-wasip1`, release.
+pub fn filter() -> Result<PathBuf> {
+    step("filter (wasm32-wasip1, release)", |_| {
+        let arguments = ["build", "--package=weir-filter", "--target=wasm32-wasip1", "--release"];
+        command::run(command::cargo().args(arguments).args(["--target-dir", WASM_TARGET_DIR]))?;
+        let file = workspace().join(WASM_TARGET_DIR).join("wasm32-wasip1/release/weir_filter.wasm");
+        built(file)
+    })
+}
+
+/// The control plane, native, with debug assertions.
+pub fn control_plane() -> Result<PathBuf> {
+    step("control plane", |_| {
+        command::run(command::cargo().args(["build", "--package=weir", "--bin=weir"]))?;
+        built(target_dir().join("debug/weir"))
+    })
+}
+
+fn built(file: PathBuf) -> Result<(PathBuf, String)> {
+    ensure!(file.is_file(), "cargo built it, but {} is missing", file.display());
+    let shown = file.strip_prefix(workspace()).unwrap_or(&file).display().to_string();
+    Ok((file, shown))
+}
+
+/// Where native builds go.
+fn target_dir() -> PathBuf {
+    let chosen = env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
+    workspace().join(chosen.as_deref().unwrap_or(Path::new("target")))
+}

@@ -1,0 +1,277 @@
+//! A private Weir on real parts: Redis, Postgres, control planes, an upstream and Envoys.
+//!
+//! ```no_run
+//! # async fn example() -> anyhow::Result<()> {
+//! use xtask::stack::{Parts, Postgres, Stack};
+//!
+//! let parts = Parts::provide()?;                       // fetched and built if need be
+//! let postgres = Postgres::start(&parts.tools.postgres_bin).await?;
+//! let stack = Stack::builder(&parts, &postgres)
+//!     .gateways(2)
+//!     .plugin(serde_json::json!({ "shadow": true }))   // merged into envoy.yaml's
+//!     .start()
+//!     .await?;                                         // everything is ready
+//! stack.control_planes[0].kill();                      // like kill -9
+//! stack.control_planes[0].restart().await?;            // on the same port
+//! # Ok(()) }
+//! ```
+//!
+//! Everything listens on 127.0.0.1 only, on free ports, and ends when the stack is dropped, or
+//! when this process ends in whatever way. Configurations and logs are in `.weir/<run>/`, and stay
+//! until the next run when a start fails or a test panics.
+
+mod control_plane;
+mod envoy_config;
+mod gateway;
+mod port;
+mod postgres;
+mod process;
+mod reaper;
+mod redis;
+mod run_dir;
+mod upstream;
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::Output,
+    sync::Arc,
+};
+
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+
+pub use self::{
+    control_plane::ControlPlane,
+    gateway::Gateway,
+    postgres::{Database, Postgres},
+    process::wait_for,
+    redis::Redis,
+    upstream::Upstream,
+};
+use self::{control_plane::Settings, envoy_config::PrivateConfig, run_dir::RunDir};
+use crate::{
+    build,
+    setup::{self, Tools},
+    workspace,
+};
+
+/// Hands a built filter (a path) to those who would build it.
+pub const FILTER_VARIABLE: &str = "WEIR_TEST_FILTER";
+/// Hands a built control plane (a path) to those who would build it.
+pub const CONTROL_PLANE_VARIABLE: &str = "WEIR_TEST_CONTROL_PLANE";
+
+/// What a stack is made of.
+#[derive(Debug, Clone)]
+pub struct Parts {
+    pub tools: Tools,
+    /// The wasm file.
+    pub filter: PathBuf,
+    /// The `weir` binary.
+    pub control_plane: PathBuf,
+}
+
+impl Parts {
+    /// Fetches the tools that are missing and builds what was not handed over. Blocks.
+    pub fn provide() -> Result<Self> {
+        let handed_over = |variable| env::var_os(variable).map(PathBuf::from);
+        Ok(Self {
+            tools: setup::tools()?,
+            filter: handed_over(FILTER_VARIABLE).map_or_else(build::filter, Ok)?,
+            control_plane: handed_over(CONTROL_PLANE_VARIABLE)
+                .map_or_else(build::control_plane, Ok)?,
+        })
+    }
+}
+
+/// How a stack shall be; [`Stack::builder`].
+pub struct Builder<'a> {
+    parts: &'a Parts,
+    postgres: &'a Arc<Postgres>,
+    name: String,
+    control_planes: usize,
+    gateways: usize,
+    concurrency: u32,
+    plugin: Value,
+    environment: Vec<(String, String)>,
+}
+
+impl Builder<'_> {
+    /// Begins the name of its folder below `.weir/`; `stack` unless said otherwise.
+    pub fn name(mut self, name: &str) -> Self {
+        self.name = name.to_owned();
+        self
+    }
+
+    /// Replicas of the control plane, at least 1 with a gateway; 1 unless said otherwise.
+    pub fn control_planes(mut self, count: usize) -> Self {
+        self.control_planes = count;
+        self
+    }
+
+    /// Envoys; 1 unless said otherwise.
+    pub fn gateways(mut self, count: usize) -> Self {
+        self.gateways = count;
+        self
+    }
+
+    /// Worker threads of each Envoy; 2 unless said otherwise.
+    pub fn concurrency(mut self, workers: u32) -> Self {
+        self.concurrency = workers;
+        self
+    }
+
+    /// Merged into the plugin configuration of `envoy/envoy.yaml`; null removes a field.
+    pub fn plugin(mut self, configuration: Value) -> Self {
+        self.plugin = configuration;
+        self
+    }
+
+    /// One more variable for the control planes, such as `WEIR_LOG`.
+    pub fn variable(mut self, name: &str, value: impl Into<String>) -> Self {
+        self.environment.push((name.to_owned(), value.into()));
+        self
+    }
+
+    /// Returns when everything is ready; an error shows the log of what is not.
+    pub async fn start(self) -> Result<Stack> {
+        let folder = RunDir::create(&self.name)?;
+        let started = self.start_in(folder.path()).await;
+        let (redis, database, settings, tokens) = match started {
+            Ok(started) => started,
+            Err(error) => {
+                folder.keep();
+                return Err(error);
+            }
+        };
+        let upstream = Upstream::start().await?;
+        let mut stack = Stack {
+            gateways: Vec::new(),
+            control_planes: Vec::new(),
+            upstream,
+            redis,
+            database,
+            admin_token: tokens.0,
+            gateway_token: tokens.1,
+            settings,
+            envoy: self.parts.tools.envoy.clone(),
+            filter: self.parts.filter.clone(),
+            concurrency: self.concurrency,
+            folder,
+        };
+        let grown = stack.grow(self.control_planes, self.gateways, &self.plugin).await;
+        if grown.is_err() {
+            stack.folder.keep();
+        }
+        grown.map(|()| stack)
+    }
+
+    async fn start_in(
+        &self,
+        folder: &Path,
+    ) -> Result<(Redis, Database, Settings, (String, String))> {
+        let redis = Redis::start(&self.parts.tools.redis_server, folder).await?;
+        let database = self.postgres.create_database().await?;
+        let tokens = (
+            "admin-token-of-a-private-run".to_owned(),
+            "gateway-token-of-a-private-run".to_owned(),
+        );
+        let mut environment: Vec<(String, String)> = [
+            ("WEIR_DATABASE_URL", database.url()),
+            ("WEIR_REDIS_URL", redis.url()),
+            ("WEIR_ADMIN_TOKEN", tokens.0.clone()),
+            ("WEIR_GATEWAY_TOKEN", tokens.1.clone()),
+            ("WEIR_LOG_FORMAT", "json".to_owned()),
+        ]
+        .map(|(name, value)| (name.to_owned(), value))
+        .into();
+        environment.extend(self.environment.iter().cloned());
+        let settings = Settings { program: self.parts.control_plane.clone(), environment };
+        Ok((redis, database, settings, tokens))
+    }
+}
+
+/// A running Weir. The fields are dropped, and so ended, from the edge inwards.
+pub struct Stack {
+    pub gateways: Vec<Gateway>,
+    pub control_planes: Vec<ControlPlane>,
+    pub upstream: Upstream,
+    pub redis: Redis,
+    pub database: Database,
+    /// For `/admin/v1`.
+    pub admin_token: String,
+    /// For `/edge/v1`.
+    pub gateway_token: String,
+    settings: Settings,
+    envoy: PathBuf,
+    filter: PathBuf,
+    concurrency: u32,
+    folder: RunDir,
+}
+
+impl Stack {
+    pub fn builder<'a>(parts: &'a Parts, postgres: &'a Arc<Postgres>) -> Builder<'a> {
+        Builder {
+            parts,
+            postgres,
+            name: "stack".to_owned(),
+            control_planes: 1,
+            gateways: 1,
+            concurrency: 2,
+            plugin: json!({}),
+            environment: Vec::new(),
+        }
+    }
+
+    /// Adds one more gateway; its error has the end of Envoy's log.
+    pub async fn add_gateway(&mut self, plugin: &Value) -> Result<()> {
+        let ports: Vec<u16> = self.control_planes.iter().map(ControlPlane::port).collect();
+        let shipped = workspace().join("envoy/envoy.yaml");
+        let shipped =
+            fs::read_to_string(&shipped).with_context(|| shipped.display().to_string())?;
+        let config = |port, admin_port| {
+            PrivateConfig {
+                port,
+                admin_port,
+                control_plane_ports: &ports,
+                upstream_port: self.upstream.port(),
+                filter: &self.filter.display().to_string(),
+                gateway_token: &self.gateway_token,
+                plugin,
+            }
+            .apply_to(&shipped)
+        };
+        let index = self.gateways.len();
+        let gateway =
+            Gateway::start(&self.envoy, self.folder.path(), index, self.concurrency, config)
+                .await?;
+        self.gateways.push(gateway);
+        Ok(())
+    }
+
+    /// Runs `weir` with these arguments and the settings of the control planes, to its end.
+    pub async fn weir(&self, arguments: &[&str]) -> Result<Output> {
+        self.settings.run(arguments).await
+    }
+
+    /// Where its configurations and logs are.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Leaves [`Stack::folder`] in place.
+    pub fn keep_folder(&self) {
+        self.folder.keep();
+    }
+
+    async fn grow(&mut self, control_planes: usize, gateways: usize, plugin: &Value) -> Result<()> {
+        for index in 0..control_planes {
+            let started = ControlPlane::start(&self.settings, self.folder.path(), index).await?;
+            self.control_planes.push(started);
+        }
+        for _ in 0..gateways {
+            self.add_gateway(plugin).await?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,138 @@
+//! Makes the configuration of a private gateway from the one that the repository ships.
+//!
+//! So each run of the demo and the tests proves that `envoy/envoy.yaml` works. What differs is
+//! replaced as text, and each text must stand there exactly once.
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+pub(super) struct PrivateConfig<'a> {
+    pub(super) port: u16,
+    pub(super) admin_port: u16,
+    pub(super) control_plane_ports: &'a [u16],
+    pub(super) upstream_port: u16,
+    pub(super) filter: &'a str,
+    pub(super) gateway_token: &'a str,
+    /// Merged into the plugin's configuration (RFC 7386: null removes a field).
+    pub(super) plugin: &'a Value,
+}
+
+impl PrivateConfig<'_> {
+    pub(super) fn apply_to(&self, shipped: &str) -> Result<String> {
+        let endpoint = |host: &str, port: u16| {
+            format!(
+                "- endpoint: {{ address: {{ socket_address: {{ address: {host}, port_value: {port} }} }} }}"
+            )
+        };
+        let control_planes: Vec<String> =
+            self.control_plane_ports.iter().map(|port| endpoint("127.0.0.1", *port)).collect();
+        let replacements = [
+            (
+                "address: 0.0.0.0, port_value: 10000".into(),
+                format!("address: 127.0.0.1, port_value: {}", self.port),
+            ),
+            ("port_value: 9901".into(), format!("port_value: {}", self.admin_port)),
+            (endpoint("control-plane", 8080), control_planes.join("\n              ")),
+            (endpoint("upstream", 8000), endpoint("127.0.0.1", self.upstream_port)),
+            // A JSON string is a YAML string, whatever the path has in it.
+            ("/etc/envoy/weir_filter.wasm".into(), Value::from(self.filter).to_string()),
+        ];
+        let text = replacements
+            .iter()
+            .try_fold(shipped.to_owned(), |text, (from, to)| replace_once(&text, from, to))?;
+        self.with_plugin_config(&text)
+    }
+
+    fn with_plugin_config(&self, text: &str) -> Result<String> {
+        let (before, block, after) = plugin_block(text)
+            .context("envoy.yaml has no `value: |` with the plugin's configuration")?;
+        let mut plugin: Value = serde_json::from_str(block)
+            .context("the plugin's configuration in envoy.yaml is not JSON")?;
+        merge(&mut plugin, &serde_json::json!({"control_plane": {"token": self.gateway_token}}));
+        merge(&mut plugin, self.plugin);
+        let indent = " ".repeat(block.len() - block.trim_start().len());
+        Ok(format!("{before}{indent}{plugin}\n{after}"))
+    }
+}
+
+/// What stands before, in and after the lines of the only `value: |`.
+fn plugin_block(text: &str) -> Option<(&str, &str, &str)> {
+    const OPENS: &str = "value: |\n";
+    let at = text.find(OPENS)?;
+    let column = text[..at].len() - text[..at].rfind('\n')? - 1;
+    let start = at + OPENS.len();
+    let indented =
+        |line: &&str| line.len() - line.trim_start().len() > column || line.trim().is_empty();
+    let length =
+        text[start..].split_inclusive('\n').take_while(indented).map(str::len).sum::<usize>();
+    Some((&text[..start], &text[start..start + length], &text[start + length..]))
+}
+
+fn replace_once(text: &str, from: &str, to: &str) -> Result<String> {
+    match text.matches(from).count() {
+        1 => Ok(text.replace(from, to)),
+        count => bail!(
+            "envoy.yaml has `{from}` {count} times; private runs replace it and need it exactly once"
+        ),
+    }
+}
+
+fn merge(into: &mut Value, patch: &Value) {
+    let (Value::Object(target), Value::Object(fields)) = (&mut *into, patch) else {
+        *into = patch.clone();
+        return;
+    };
+    for (name, value) in fields {
+        if value.is_null() {
+            target.remove(name);
+        } else {
+            merge(target.entry(name).or_insert(Value::Null), value);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn private(plugin: &Value) -> PrivateConfig<'_> {
+        PrivateConfig {
+            port: 1,
+            admin_port: 2,
+            control_plane_ports: &[3, 4],
+            upstream_port: 5,
+            filter: "/a b/f.wasm",
+            gateway_token: "secret",
+            plugin,
+        }
+    }
+
+    #[test]
+    fn the_shipped_configuration_can_be_made_private() -> Result<()> {
+        let shipped = include_str!("../../../envoy/envoy.yaml");
+        let text = private(&json!({"shadow": true, "exempt": null})).apply_to(shipped)?;
+        for expected in [
+            "{ address: 127.0.0.1, port_value: 1 }",
+            "{ address: 127.0.0.1, port_value: 2 }",
+            "\n              - endpoint: { address: { socket_address: { address: 127.0.0.1, port_value: 3 } } }\n",
+            "\n              - endpoint: { address: { socket_address: { address: 127.0.0.1, port_value: 4 } } }\n",
+            "{ address: 127.0.0.1, port_value: 5 }",
+            "filename: \"/a b/f.wasm\" }",
+            "\"shadow\":true",
+            "\"token\":\"secret\"",
+        ] {
+            assert!(text.contains(expected), "{expected} is missing in\n{text}");
+        }
+        assert!(!text.contains("exempt\""), "{text}");
+        Ok(())
+    }
+
+    #[test]
+    fn a_changed_default_is_noticed() {
+        let shipped = include_str!("../../../envoy/envoy.yaml").replace("9901", "9902");
+        let error = private(&Value::Null).apply_to(&shipped).expect_err("9901 is gone").to_string();
+        assert!(error.contains("port_value: 9901") && error.contains("0 times"), "{error}");
+    }
+}

@@ -1,0 +1,106 @@
+//! A gateway: one Envoy that runs the filter.
+
+use std::{collections::BTreeMap, fs, path::Path, process::Command, time::Duration};
+
+use anyhow::{Context, Result};
+use nix::sys::signal::Signal;
+
+use super::{port, process::Process};
+
+const START_WITHIN: Duration = Duration::from_secs(30);
+
+pub struct Gateway {
+    process: Process,
+    port: u16,
+    admin_port: u16,
+    client: reqwest::Client,
+}
+
+impl Gateway {
+    /// `config` makes Envoy's configuration from its port and that of its admin pages.
+    pub(super) async fn start(
+        envoy: &Path,
+        folder: &Path,
+        index: usize,
+        concurrency: u32,
+        config: impl FnOnce(u16, u16) -> Result<String>,
+    ) -> Result<Self> {
+        let (port, admin_port) = (port::free()?, port::free()?);
+        let file = folder.join(format!("envoy-{index}.yaml"));
+        fs::write(&file, config(port, admin_port)?)?;
+        let log = folder.join(format!("envoy-{index}.log"));
+        let envoy = envoy.to_owned();
+        let process = Process::new("Envoy", log, Signal::SIGKILL, move || {
+            let mut command = Command::new(&envoy);
+            command.arg("--config-path").arg(&file);
+            command.args(["--concurrency", &concurrency.to_string()]);
+            command.args([
+                "--log-level",
+                "info",
+                "--component-log-level",
+                "main:warning,upstream:warning,runtime:error",
+            ]);
+            // Envoys of one machine would otherwise have to agree on distinct base ids.
+            command.arg("--disable-hot-restart");
+            command
+        });
+        let client = reqwest::Client::builder().timeout(Duration::from_secs(5)).build()?;
+        let gateway = Self { process, port, admin_port, client };
+        gateway.restart().await?;
+        Ok(gateway)
+    }
+
+    /// Where clients call: `http://127.0.0.1:<port>`.
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// Envoy's own pages.
+    pub fn admin_url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.admin_port)
+    }
+
+    /// All counters and gauges by their full names.
+    pub async fn stats(&self) -> Result<BTreeMap<String, u64>> {
+        let url = format!("{}/stats", self.admin_url());
+        let text = self.client.get(url).send().await?.error_for_status()?.text().await?;
+        Ok(parse_stats(&text))
+    }
+
+    /// One of the filter's counters, such as `admitted`; 0 until it first counts.
+    pub async fn weir_stat(&self, name: &str) -> Result<u64> {
+        let name = format!("wasmcustom.weir.{name}");
+        Ok(self.stats().await?.get(&name).copied().unwrap_or(0))
+    }
+
+    /// All that it has logged.
+    pub fn log(&self) -> Result<String> {
+        fs::read_to_string(self.process.log()).context("Envoy's log")
+    }
+
+    /// Like `kill -9`: loses what was not acknowledged.
+    pub fn kill(&self) {
+        self.process.kill();
+    }
+
+    /// SIGTERM: Envoy's own way to end.
+    pub fn stop(&self) {
+        self.process.end(Signal::SIGTERM);
+    }
+
+    /// Starts it, again if it runs, on the same ports.
+    pub async fn restart(&self) -> Result<()> {
+        self.process.kill();
+        let url = format!("{}/ready", self.admin_url());
+        let ready = async || {
+            self.client.get(&url).send().await.is_ok_and(|answer| answer.status().is_success())
+        };
+        self.process.start_ready(START_WITHIN, ready).await
+    }
+}
+
+/// Lines of `name: value`; histograms have no single value and are left out.
+fn parse_stats(text: &str) -> BTreeMap<String, u64> {
+    let lines = text.lines().filter_map(|line| line.rsplit_once(": "));
+    lines.filter_map(|(name, value)| Some((name.to_owned(), value.parse().ok()?))).collect()
+}

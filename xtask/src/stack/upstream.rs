@@ -1,0 +1,51 @@
+//! The service that is protected: answers `ok` and counts what reached it.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use anyhow::Result;
+use axum::{Router, extract::State, http::Uri};
+use tokio::{net::TcpListener, task::JoinHandle};
+
+pub struct Upstream {
+    port: u16,
+    requests: Arc<AtomicU64>,
+    server: JoinHandle<()>,
+}
+
+impl Upstream {
+    pub async fn start() -> Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let port = listener.local_addr()?.port();
+        let requests = Arc::new(AtomicU64::new(0));
+        let router = Router::new().fallback(answer).with_state(requests.clone());
+        let server = tokio::spawn(async move {
+            if let Err(error) = axum::serve(listener, router).await {
+                eprintln!("the upstream ended: {error}");
+            }
+        });
+        Ok(Self { port, requests, server })
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// All that reached it since it started.
+    pub fn requests(&self) -> u64 {
+        self.requests.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for Upstream {
+    fn drop(&mut self) {
+        self.server.abort();
+    }
+}
+
+async fn answer(State(requests): State<Arc<AtomicU64>>, uri: Uri) -> String {
+    requests.fetch_add(1, Ordering::SeqCst);
+    format!("ok {}\n", uri.path())
+}
