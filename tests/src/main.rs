@@ -10,4 +10,5 @@ mod gateway;
 #[allow(dead_code, reason = "each test uses a part of it")]
 mod harness;
 mod invoices;
+mod ledger;
 mod smoke;
