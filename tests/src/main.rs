@@ -5,4 +5,7 @@
 
 #[allow(dead_code, reason = "each test uses a part of it")]
 mod harness;
+mod readme;
+mod repository;
+mod shipped_files;
 mod smoke;
