@@ -34,8 +34,13 @@ pub fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
         let field = error.path().to_string();
         let detail = error.into_inner().to_string();
+        let expected = "the body is not the JSON that is expected here";
+        // The body as a whole.
+        if field == "." {
+            return ApiError::bad_request(format!("{expected}: {detail}"));
+        }
         ApiError::BadRequest {
-            detail: format!("the body is not the JSON that is expected here: {field}: {detail}"),
+            detail: format!("{expected}: {field}: {detail}"),
             errors: vec![FieldError { field, detail }],
         }
     })?;

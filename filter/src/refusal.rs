@@ -108,7 +108,15 @@ impl Refused {
         ];
         match self {
             Self::Limit { refusal, limits, .. } => {
-                let limits = limits.at(now_ns, Amount::ZERO);
+                let wait_s = refusal
+                    .retry_ns
+                    .map(|retry_ns| retry_ns.saturating_sub(now_ns).max(1).div_ceil(NS_PER_S));
+                let mut limits = limits.at(now_ns, Amount::ZERO);
+                // Retry-After must not be earlier than the reset of a limit that was violated.
+                for limit in limits.iter_mut().filter(|limit| limit.violated) {
+                    limit.reset_s =
+                        wait_s.map_or(limit.reset_s, |wait_s| limit.reset_s.min(wait_s));
+                }
                 let violated: Vec<_> = limits
                     .iter()
                     .filter(|limit| limit.violated)
@@ -118,10 +126,8 @@ impl Refused {
                     members.insert("type".to_owned(), json!(QUOTA_EXCEEDED));
                     members.insert("violated-policies".to_owned(), json!(violated));
                 }
-                if let Some(retry_ns) = refusal.retry_ns {
-                    let wait_ns = retry_ns.saturating_sub(now_ns).max(1);
-                    headers
-                        .push(("retry-after".to_owned(), wait_ns.div_ceil(NS_PER_S).to_string()));
+                if let Some(wait_s) = wait_s {
+                    headers.push(("retry-after".to_owned(), wait_s.to_string()));
                 }
                 if !limits.is_empty() {
                     headers

@@ -15,7 +15,30 @@ const IDLE_LEASE_NS: u64 = LEASE_SPAN_NS / 2;
 /// A lease that is used is renewed when it ends within this time.
 const RENEW_NS: u64 = 700_000_000;
 
+/// A tenant that has not been admitted for this long is forgotten.
+const FORGET_NS: u64 = 600_000_000_000;
+/// How often tenants to forget are looked for.
+const FORGET_EVERY_NS: u64 = 60_000_000_000;
+
 impl Worker {
+    /// Forgets tenants that have been idle for long: memory grows with active tenants only.
+    pub fn forget_idle_tenants(&mut self, now_ns: u64) {
+        if now_ns.saturating_sub(self.forgot_ns) < FORGET_EVERY_NS {
+            return;
+        }
+        self.forgot_ns = now_ns;
+        for index in self.tenants.indexes() {
+            let forgettable = self.tenants.get_mut(index).is_some_and(|tenant| {
+                !tenant.listed
+                    && tenant.is_idle()
+                    && now_ns.saturating_sub(tenant.used_ns) >= FORGET_NS
+            });
+            if forgettable {
+                self.tenants.remove(index);
+            }
+        }
+    }
+
     /// Looks after every tenant that holds something.
     pub fn sweep(&mut self, now_ns: u64) {
         for index in std::mem::take(&mut self.active) {

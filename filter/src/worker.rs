@@ -55,6 +55,7 @@ pub struct Worker {
     pub calls: HashMap<u32, Call>,
     tick: Duration,
     swept_ns: u64,
+    pub forgot_ns: u64,
 }
 
 /// What an HTTP call under way is for.
@@ -110,6 +111,7 @@ impl Worker {
             calls: HashMap::new(),
             tick: Duration::ZERO,
             swept_ns: 0,
+            forgot_ns: 0,
         }
     }
 
@@ -280,6 +282,7 @@ impl Worker {
             self.swept_ns = now_ns;
             self.hear_changes(now_ns);
             self.sweep(now_ns);
+            self.forget_idle_tenants(now_ns);
             self.send_usage(now_ns);
             self.refresh(now_ns);
             self.stats.record();

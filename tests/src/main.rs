@@ -3,6 +3,9 @@
 //! One file per capability; [`harness`] says how to write one. `cargo xtask test` runs them after
 //! building everything once; `cargo test -p weir-tests <name>` runs some, and builds what is missing.
 
+mod admin_api;
+mod conservation;
+mod gateway;
 #[allow(dead_code, reason = "each test uses a part of it")]
 mod harness;
 mod readme;

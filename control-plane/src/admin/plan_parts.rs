@@ -3,7 +3,12 @@
 
 use axum::{Json, extract::State};
 use utoipa_axum::{router::OpenApiRouter, routes};
-use weir_domain::{id::PlanId, limit::Limit, plan::PlanTerms, price::Price};
+use weir_domain::{
+    id::PlanId,
+    limit::Limit,
+    plan::{PlanError, PlanTerms},
+    price::Price,
+};
 
 use super::plans;
 use crate::{
@@ -76,7 +81,11 @@ async fn change(
         limits: before.limits.clone(),
         prices: before.prices.clone(),
     });
-    terms.check().map_err(|error| ApiError::field(error.field, error.cause))?;
+    // The body is the array alone, so its fields are named without it.
+    terms.check().map_err(|PlanError { field, cause }| {
+        let place = field.trim_start_matches("limits").trim_start_matches("prices");
+        ApiError::field(if place.is_empty() { &field } else { place }, cause)
+    })?;
     let plan = plans::store(&mut tx, id, Some(before), terms).await?;
     tx.commit().await?;
     Ok(plan)

@@ -33,7 +33,7 @@ printf '%s\n' "$left" | while read -r what name; do
     case $what in
         SIG*)
             tries=0
-            while kill -0 -- "-$name" && [ $tries -lt 50 ]; do sleep 0.1; tries=$((tries + 1)); done
+            while kill -s 0 -- "-$name" && [ $tries -lt 50 ]; do sleep 0.1; tries=$((tries + 1)); done
             kill -s KILL -- "-$name" ;;
     esac
 done
@@ -78,4 +78,34 @@ fn tell(line: &str) -> Result<()> {
     }
     let pipe = pipe.as_mut().context("the shell has no standard input")?;
     writeln!(pipe, "{line}").context("the shell that ends our processes is gone")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn when_the_pipe_closes_what_is_left_ends_with_time_to_clean_up() -> Result<()> {
+        let folder = tempfile::tempdir()?;
+        let cleaned = folder.path().join("cleaned");
+        let clean_up =
+            "trap 'sleep 0.3; touch cleaned; kill $!; exit' TERM; touch up; sleep 60 & wait";
+        let mut left = Command::new("sh")
+            .args(["-c", clean_up])
+            .current_dir(folder.path())
+            .process_group(0)
+            .spawn()?;
+        while !folder.path().join("up").exists() {
+            std::thread::yield_now();
+        }
+        let mut shell = Command::new("sh").args(["-c", SCRIPT]).stdin(Stdio::piped()).spawn()?;
+        let mut pipe = shell.stdin.take().context("piped")?;
+        // The number of a process that ended must not be used any more.
+        writeln!(pipe, "SIGKILL {0}\nSIGTERM {0}\nDONE SIGKILL {0}", left.id())?;
+        drop(pipe);
+        let status = left.wait()?;
+        assert!(status.success() && cleaned.exists(), "{status}");
+        shell.wait()?;
+        Ok(())
+    }
 }

@@ -32,6 +32,8 @@ pub(super) fn end_to_end() -> Result<()> {
     run_shown(
         cargo()
             .args(["test", "--package=weir-tests"])
+            // Errors that tests return say what they mean; where they were made is noise.
+            .env("RUST_LIB_BACKTRACE", "0")
             .env(FILTER_VARIABLE, &parts.filter)
             .env(CONTROL_PLANE_VARIABLE, &parts.control_plane),
     )
