@@ -11,4 +11,7 @@ mod gateway;
 mod harness;
 mod invoices;
 mod ledger;
+mod readme;
+mod repository;
+mod shipped_files;
 mod smoke;
