@@ -7,6 +7,7 @@
 //! | [`app`] | what every handler shares |
 //! | [`server`] | the router, and running it until it is told to stop |
 //! | [`auth`] | bearer tokens and API keys |
+//! | [`lease`] | buckets in Redis, and the leases drawn from them |
 //! | [`admin`] | the admin API: plans, tenants, credentials |
 //! | [`change`] | tells gateways which tenants changed |
 //! | [`terms`] | which plan version prices a tenant's usage from when |
@@ -28,6 +29,7 @@ pub mod edge;
 pub mod extract;
 pub mod health;
 pub mod invoice;
+pub mod lease;
 pub mod ledger;
 pub mod problem;
 pub mod server;

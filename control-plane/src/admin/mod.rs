@@ -13,6 +13,7 @@ pub mod page;
 pub mod plan_parts;
 pub mod plans;
 pub mod tenants;
+pub mod usage;
 
 use axum::{
     Router,
@@ -40,6 +41,7 @@ fn resources() -> OpenApiRouter<App> {
         .merge(api_keys::router())
         .merge(access_tokens::router())
         .merge(invoices::router())
+        .merge(usage::router())
         .merge(document::router())
 }
 
