@@ -5,4 +5,5 @@
 
 #[allow(dead_code, reason = "each test uses a part of it")]
 mod harness;
+mod leases;
 mod smoke;

@@ -6,6 +6,7 @@
 
 pub mod access_tokens;
 pub mod api_keys;
+pub mod buckets;
 pub mod document;
 pub mod input;
 pub mod page;
@@ -38,6 +39,7 @@ fn resources() -> OpenApiRouter<App> {
         .merge(tenants::router())
         .merge(api_keys::router())
         .merge(access_tokens::router())
+        .merge(buckets::router())
         .merge(document::router())
 }
 
