@@ -119,7 +119,7 @@ pub struct LimitStatus {
     /// violated, until it holds the need, so that it is not later than `Retry-After`.
     pub reset_s: u64,
     /// Whether this limit is why the need was not met.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[serde(default)]
     pub violated: bool,
 }
 

@@ -110,7 +110,7 @@ impl Context for Root {
 struct Request {
     id: u32,
     worker: Shared,
-    /// The tenant for whose lease it is paused.
+    /// The tenant for whose lease it is, or was, paused.
     waits_for: Option<Index>,
     fields: Option<RateLimitValues>,
 }
@@ -153,6 +153,10 @@ impl HttpContext for Request {
     }
 
     fn on_http_response_headers(&mut self, _: usize, _: bool) -> Action {
+        if self.waits_for.is_some() {
+            self.fields =
+                self.worker.borrow_mut().as_mut().and_then(|w| w.resumed.remove(&self.id));
+        }
         if let Some(fields) = self.fields.take() {
             let headers = MapType::HttpResponseHeaders;
             let _ = hostcalls::set_map_value(headers, POLICY_FIELD, Some(&fields.policy));

@@ -274,6 +274,22 @@ mod tests {
     }
 
     #[test]
+    fn a_slot_survives_shared_data() {
+        let mut slot = leased(amount(100, 100));
+        slot.refusal = Some(Refusal { need: amount(1, 1), until_ns: 5, retry_ns: None });
+        slot.limits = vec![LimitStatus {
+            name: "daily".parse().unwrap(),
+            unit: weir_domain::limit::Unit::Tokens,
+            capacity: Quantity::from(100),
+            remaining: Quantity::from(99),
+            window_s: 86_400,
+            reset_s: 3_600,
+            violated: false,
+        }];
+        assert_eq!(Slot::decode(slot.encode().as_deref()), slot);
+    }
+
+    #[test]
     fn slices_shrink_to_the_cost_and_nothing_is_stranded() {
         let mut slot = leased(amount(100, 100));
         let mut slices = Vec::new();

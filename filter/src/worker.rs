@@ -46,6 +46,8 @@ pub struct Worker {
     /// Tenants with waiting requests.
     pub waiting: Vec<Index>,
     pub waiting_requests: usize,
+    /// The rate limit fields for requests that were resumed, by their context.
+    pub resumed: HashMap<u32, RateLimitValues>,
     pub usage: UsageLog,
     pub usage_calls: UsageCalls,
     pub lease_calls: LeaseCalls,
@@ -103,6 +105,7 @@ impl Worker {
             active: Vec::new(),
             waiting: Vec::new(),
             waiting_requests: 0,
+            resumed: HashMap::new(),
             usage: UsageLog::default(),
             usage_calls: UsageCalls::default(),
             lease_calls: LeaseCalls::default(),
@@ -263,6 +266,7 @@ impl Worker {
 
     /// The stream `context`, which waited for the tenant at `index`, is gone.
     pub fn forget_waiter(&mut self, context: u32, index: Index) {
+        self.resumed.remove(&context);
         if let Some(tenant) = self.tenants.get_mut(index) {
             let before = tenant.waiters.len();
             tenant.waiters.retain(|waiter| waiter.context != context);
@@ -346,6 +350,10 @@ impl Worker {
             }
             self.waiting_requests = self.waiting_requests.saturating_sub(1);
             match verdict {
+                Ok(Decision::Admit(Some(fields))) => {
+                    self.resumed.insert(waiter.context, fields);
+                    self.resume(waiter.context);
+                }
                 Ok(_) => self.resume(waiter.context),
                 Err(refused) => self.refuse(waiter.context, &refused, now_ns),
             }
