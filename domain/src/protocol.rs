@@ -118,7 +118,8 @@ pub struct LimitStatus {
     /// Until the period ends; for a continuous limit, until the bucket is full, or where it is
     /// violated, until it holds the need, so that it is not later than `Retry-After`.
     pub reset_s: u64,
-    /// Whether this limit is why the need was not met.
+    /// Whether this limit is why the need was not met. Written always: gateways keep this struct in
+    /// a format without field names, where a field that is left out makes the rest unreadable.
     #[serde(default)]
     pub violated: bool,
 }
