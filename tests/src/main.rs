@@ -17,3 +17,4 @@ mod readme;
 mod repository;
 mod shipped_files;
 mod smoke;
+mod usage;

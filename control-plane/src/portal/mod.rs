@@ -6,9 +6,11 @@
 //! | [`session`] | who is signed in |
 //! | [`guard`] | response headers, and forms that only our own pages may send |
 //! | [`account`] | what the page shows, read in one snapshot |
-//! | [`view`] | the templates, and how numbers and times are written |
+//! | [`view`] | the templates, and what they are filled with |
+//! | [`format`] | how numbers and times are written for people |
 
 mod account;
+mod format;
 mod guard;
 mod session;
 mod view;
