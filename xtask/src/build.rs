@@ -14,9 +14,11 @@ const WASM_TARGET_DIR: &str = "target-wasm";
 
 /// The filter as Envoy loads it: `wasm32-wasip1`, release.
 pub fn filter() -> Result<PathBuf> {
-    step("filter (wasm32-wasip1, release)", |_| {
+    step("filter (wasm32-wasip1, release)", |step| {
         let arguments = ["build", "--package=weir-filter", "--target=wasm32-wasip1", "--release"];
-        command::run(command::cargo().args(arguments).args(["--target-dir", WASM_TARGET_DIR]))?;
+        let mut cargo = command::cargo();
+        cargo.args(arguments).args(["--target-dir", WASM_TARGET_DIR]);
+        command::run_watched(&mut cargo, |line| step.shows(line))?;
         let file = workspace().join(WASM_TARGET_DIR).join("wasm32-wasip1/release/weir_filter.wasm");
         built(file)
     })
@@ -24,8 +26,10 @@ pub fn filter() -> Result<PathBuf> {
 
 /// The control plane, native, with debug assertions.
 pub fn control_plane() -> Result<PathBuf> {
-    step("control plane", |_| {
-        command::run(command::cargo().args(["build", "--package=weir", "--bin=weir"]))?;
+    step("control plane", |step| {
+        let mut cargo = command::cargo();
+        cargo.args(["build", "--package=weir", "--bin=weir"]);
+        command::run_watched(&mut cargo, |line| step.shows(line))?;
         built(target_dir().join("debug/weir"))
     })
 }

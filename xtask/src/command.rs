@@ -3,7 +3,7 @@
 use std::{
     env, fmt,
     fs::File,
-    io::{Read, Seek, SeekFrom},
+    io::{BufRead, BufReader, Read, Seek, SeekFrom},
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -26,6 +26,25 @@ pub fn run(command: &mut Command) -> Result<String> {
     }
     let stderr = String::from_utf8_lossy(&output.stderr);
     bail!("`{shown}` ended with {}:\n{}", output.status, last_lines(&format!("{stdout}{stderr}")));
+}
+
+/// Like [`run`] for what reports on standard error, as cargo does: `watch` sees each line of it.
+pub fn run_watched(command: &mut Command, mut watch: impl FnMut(&str)) -> Result<()> {
+    let shown = Shown(command).to_string();
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child = command.spawn().with_context(|| format!("could not start `{shown}`"))?;
+    let mut report = String::new();
+    for line in BufReader::new(child.stderr.take().context("piped")?).lines() {
+        let line = line?;
+        watch(line.trim());
+        report.push_str(&line);
+        report.push('\n');
+    }
+    let status = child.wait()?;
+    if !status.success() {
+        bail!("`{shown}` ended with {status}:\n{}", last_lines(&report));
+    }
+    Ok(())
 }
 
 /// Runs it with its output shown as it comes.

@@ -40,6 +40,13 @@ impl Step {
         }
     }
 
+    /// What it is at right now, on a terminal only.
+    pub fn shows(&self, what: &str) {
+        if let Some(spinner) = &self.spinner {
+            spinner.set_message(format!("{}: {what}", self.name));
+        }
+    }
+
     pub fn done(self, how: &str) {
         let took = self.started.elapsed().as_secs_f32();
         let took = if took < 1.0 { String::new() } else { format!(" ({took:.1} s)") };

@@ -14,7 +14,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::{
-    command::{cargo, run},
+    command::{cargo, run_watched},
     progress::step,
     setup,
     stack::Postgres,
@@ -69,14 +69,14 @@ fn describe_queries(into: &Path) -> Result<()> {
         }
         anyhow::Ok(database)
     })?;
-    step("queries of the control plane", |_| {
+    step("queries of the control plane", |step| {
         // The macros expand when the crate compiles, and cargo goes by the time of its files.
         File::open(workspace().join("control-plane/src/lib.rs"))?.set_modified(SystemTime::now())?;
-        run(cargo()
-            .args(["check", "--package=weir", "--all-targets"])
-            .env("DATABASE_URL", database.url())
-            .env("SQLX_OFFLINE", "false")
-            .env("SQLX_OFFLINE_DIR", into))?;
+        let mut check = cargo();
+        check.args(["check", "--package=weir", "--all-targets"]);
+        check.env("DATABASE_URL", database.url()).env("SQLX_OFFLINE", "false");
+        check.env("SQLX_OFFLINE_DIR", into);
+        run_watched(&mut check, |line| step.shows(line))?;
         Ok(((), "described".to_owned()))
     })
 }

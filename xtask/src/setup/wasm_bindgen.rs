@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 
 use super::cache;
 use crate::{
-    command::{cargo, run},
+    command::{cargo, run_watched},
     progress::Step,
     workspace,
 };
@@ -17,12 +17,11 @@ pub(super) fn provide_test_runner(step: &Step) -> Result<PathBuf> {
     let entry = cache::entry(&format!("wasm-bindgen-{version}"), step, |new| {
         step.says("compiling it, about 4 minutes, once per version");
         // Not --locked: its lock file names a dependency that is no longer to be had.
-        run(cargo()
-            .args(["install", "wasm-bindgen-cli", "--version", version, "--root"])
-            .arg(new)
-            .arg("--target-dir")
-            .arg(new.join("target")))
-        .context("check that cargo can reach the crate registry, then try again")?;
+        let mut install = cargo();
+        install.args(["install", "wasm-bindgen-cli", "--version", version, "--root"]).arg(new);
+        install.arg("--target-dir").arg(new.join("target"));
+        run_watched(&mut install, |line| step.shows(line))
+            .context("check that cargo can reach the crate registry, then try again")?;
         Ok(fs::remove_dir_all(new.join("target"))?)
     })?;
     Ok(entry.join("bin/wasm-bindgen-test-runner"))
