@@ -10,6 +10,7 @@ mod gateway;
 #[allow(dead_code, reason = "each test uses a part of it")]
 mod harness;
 mod invoices;
+mod leases;
 mod ledger;
 mod readme;
 mod repository;
