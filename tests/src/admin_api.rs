@@ -28,7 +28,7 @@ async fn every_endpoint_refuses_a_missing_and_a_wrong_token() -> Result<()> {
         let path = path.strip_prefix("/admin/v1").context("a path outside the admin API")?;
         for method in item.as_object().context("no operations")?.keys() {
             let method = method.to_uppercase().parse()?;
-            endpoints.push((method, path.replace('{', "").replace('}', "")));
+            endpoints.push((method, path.replace(['{', '}'], "")));
         }
     }
     assert!(endpoints.len() > 20, "{endpoints:?}");
