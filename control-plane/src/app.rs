@@ -4,8 +4,15 @@ use std::sync::Arc;
 
 use metrics_exporter_prometheus::PrometheusHandle;
 use sqlx::PgPool;
+use tokio::sync::watch;
 
-use crate::{auth::Credentials, config::Config, ledger::Ledger};
+use crate::{
+    auth::Credentials,
+    config::Config,
+    edge::changes::Changes,
+    lease::{Leases, link::Redis},
+    ledger::Ledger,
+};
 
 /// Shared by all handlers; cloning it is cheap.
 #[derive(Clone)]
@@ -15,4 +22,9 @@ pub struct App {
     pub credentials: Credentials,
     pub ledger: Ledger,
     pub metrics: PrometheusHandle,
+    pub redis: Arc<Redis>,
+    pub leases: Leases,
+    pub changes: Changes,
+    /// True once the process has been told to stop: calls that wait answer at once.
+    pub stopping: watch::Receiver<bool>,
 }

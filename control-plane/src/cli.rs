@@ -3,8 +3,16 @@
 use std::{error::Error, path::PathBuf};
 
 use clap::{Parser, Subcommand};
+use jiff::Timestamp;
+use sqlx::PgPool;
+use weir_domain::id::TenantId;
 
-use crate::{config::Config, database, server, telemetry};
+use crate::{
+    config::Config,
+    database,
+    invoice::{self, run::Summary},
+    server, telemetry,
+};
 
 /// Admit, meter and bill the tenants of an API behind Envoy.
 ///
@@ -29,6 +37,26 @@ enum Command {
     Serve,
     /// Bring the database to this version's schema, and exit.
     Migrate,
+    /// Make invoices.
+    #[command(subcommand)]
+    Invoice(InvoiceCommand),
+}
+
+#[derive(Debug, Subcommand)]
+enum InvoiceCommand {
+    /// Make the invoices of all billing periods that have ended and have none, and exit.
+    ///
+    /// It may be stopped at any moment and run again, and several may run at once: each period gets
+    /// one invoice. Usage that arrives later comes as an adjustment line of the tenant's next invoice.
+    Run {
+        /// Only this tenant's.
+        #[arg(long, value_name = "ID")]
+        tenant: Option<TenantId>,
+        /// Act as if it were this time (RFC 3339, such as 2026-12-01T00:00:00Z). One in the future
+        /// also closes periods that are still running.
+        #[arg(long, value_name = "TIME")]
+        as_of: Option<Timestamp>,
+    },
 }
 
 impl Cli {
@@ -43,9 +71,29 @@ impl Cli {
                 database::migrate(&db).await?;
                 println!("The database is at this version's schema.");
             }
+            Command::Invoice(InvoiceCommand::Run { tenant, as_of }) => {
+                let db = database::connect(&config).await?;
+                invoice_run(&db, tenant.as_ref(), as_of).await?;
+            }
         }
         Ok(())
     }
+}
+
+async fn invoice_run(
+    db: &PgPool,
+    tenant: Option<&TenantId>,
+    as_of: Option<Timestamp>,
+) -> Result<(), Box<dyn Error>> {
+    let Summary { tenants, invoices, failed } = invoice::run::run(db, tenant, as_of).await?;
+    println!("{invoices} invoices made for {tenants} tenants.");
+    if failed > 0 {
+        return Err(format!(
+            "the invoices of {failed} tenants could not be made; the log above says why. Mend that and run again"
+        )
+        .into());
+    }
+    Ok(())
 }
 
 /// Prints `error` and what caused it to standard error.

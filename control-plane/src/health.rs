@@ -21,8 +21,8 @@ struct Readiness {
 }
 
 async fn ready(State(app): State<App>) -> (StatusCode, Json<Readiness>) {
-    let postgres = sqlx::query("select 1").execute(&app.db).await.is_ok();
-    let redis = true;
+    let postgres = async { sqlx::query("select 1").execute(&app.db).await.is_ok() };
+    let (postgres, redis) = tokio::join!(postgres, app.redis.is_up());
     let ready = postgres && redis;
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let word = |up| if up { "up" } else { "down" };

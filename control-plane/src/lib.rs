@@ -7,9 +7,11 @@
 //! | [`app`] | what every handler shares |
 //! | [`server`] | the router, and running it until it is told to stop |
 //! | [`auth`] | bearer tokens and API keys |
+//! | [`lease`] | buckets in Redis, and the leases drawn from them |
 //! | [`admin`] | the admin API: plans, tenants, credentials |
 //! | [`change`] | tells gateways which tenants changed |
 //! | [`terms`] | which plan version prices a tenant's usage from when |
+//! | [`invoice`] | closing billing periods and making their invoices |
 //! | [`problem`], [`extract`] | errors as problem+json, and input that says what is wrong with it |
 //! | [`edge`] | the edge API, for gateways |
 //! | [`ledger`] | stores what gateways admitted, once each |
@@ -26,6 +28,8 @@ pub mod database;
 pub mod edge;
 pub mod extract;
 pub mod health;
+pub mod invoice;
+pub mod lease;
 pub mod ledger;
 pub mod problem;
 pub mod server;

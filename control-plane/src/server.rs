@@ -3,11 +3,19 @@
 use std::{error::Error, sync::Arc, time::Duration};
 
 use axum::{Router, http::StatusCode};
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::watch};
 use tower_http::{timeout::TimeoutLayer, trace::TraceLayer};
 
 use crate::{
-    admin, app::App, auth::Credentials, config::Config, database, edge, health, ledger::Ledger,
+    admin,
+    app::App,
+    auth::Credentials,
+    config::Config,
+    database,
+    edge::{self, changes::Changes},
+    health,
+    lease::{Leases, link::Redis, tenants::Tenants},
+    ledger::Ledger,
     telemetry,
 };
 
@@ -21,15 +29,35 @@ pub async fn serve(config: Config) -> Result<(), Box<dyn Error>> {
     let listener = TcpListener::bind(config.listen)
         .await
         .map_err(|error| format!("cannot listen on {}: {error}", config.listen))?;
+    let redis = Redis::new(config.redis_url.reveal())
+        .map_err(|error| format!("redis_url is not an address such as redis://host:port/0: {error}"))?;
+    let redis = Arc::new(redis);
+    let (changes, watcher) = Changes::new(db.clone());
+    let tenants = Tenants::new(db.clone(), changes.clone());
+    let (stop, stopping) = watch::channel(false);
     let app = App {
+        leases: Leases::new(db.clone(), Arc::clone(&redis), tenants.clone(), config.lease_ttl_ms),
+        redis,
+        changes,
+        stopping: stopping.clone(),
         credentials: Credentials::new(&config, db.clone()),
         ledger: Ledger::start(db.clone()),
         db,
         metrics: telemetry::init_metrics()?,
         config: Arc::new(config),
     };
+    let watching = tokio::spawn(async move {
+        watcher.run(stopping, &tenants).await;
+    });
     tracing::info!(address = %listener.local_addr()?, "listening");
-    axum::serve(listener, router(app)).with_graceful_shutdown(stop_signal()?).await?;
+    let signal = stop_signal()?;
+    let told_to_stop = async move {
+        signal.await;
+        // Long polls answer now, or they would hold the shutdown up.
+        stop.send_replace(true);
+    };
+    axum::serve(listener, router(app)).with_graceful_shutdown(told_to_stop).await?;
+    watching.await?;
     tracing::info!("stopped");
     Ok(())
 }

@@ -25,10 +25,11 @@ pub struct Rate {
 
 impl Level {
     /// The level at `now_ms`. A bucket fills up to `capacity − held`, so what gateways hold in leases
-    /// cannot add to a burst. A clock that moves back changes nothing.
+    /// cannot add to a burst. They hold more than the capacity only after it was cut; that is no debt
+    /// of the bucket's. A clock that moves back changes nothing.
     #[must_use]
     pub fn refilled(self, rate: Rate, capacity: Quantity, held: Quantity, now_ms: i64) -> Self {
-        let ceiling = i128::from(capacity.get()) - i128::from(held.get());
+        let ceiling = i128::from(capacity.saturating_sub(held).get());
         let elapsed_ms = i128::from((now_ms - self.at_ms).max(0));
         let interval_ms = i128::from(rate.interval_ms.max(1));
         let parts = elapsed_ms * i128::from(rate.amount.get()) + i128::from(self.fraction);

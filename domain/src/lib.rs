@@ -9,15 +9,21 @@
 //! | [`limit`] | what a plan allows: token buckets and their periods |
 //! | [`bucket`] | how a bucket refills and how much of it a lease gets |
 //! | [`price`], [`currency`] | what a plan charges |
+//! | [`money`] | exact amounts in a currency's minor unit |
 //! | [`plan`] | limits and prices together, checked |
 //! | [`usage`] | what was admitted, and the batches it travels in |
+//! | [`billing_period`] | what one invoice covers, in quarter hours of UTC |
+//! | [`invoice`] | what a tenant owes for a billing period |
 //! | [`protocol`] | the edge API between filter and control plane |
 //! | [`rate_limit_fields`] | the `RateLimit` and `RateLimit-Policy` response fields |
 
+pub mod billing_period;
 pub mod bucket;
 pub mod currency;
 pub mod id;
+pub mod invoice;
 pub mod limit;
+pub mod money;
 #[cfg(feature = "openapi")]
 mod openapi;
 pub mod plan;

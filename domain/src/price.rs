@@ -100,6 +100,25 @@ impl Price {
     }
 }
 
+impl Charge {
+    /// What it counts; a flat charge counts nothing.
+    pub fn unit(&self) -> Option<Unit> {
+        match self {
+            Self::Flat { .. } => None,
+            Self::PerUnit { unit, .. } | Self::Graduated { unit, .. } => Some(*unit),
+        }
+    }
+
+    /// Its `kind`, as it is written in JSON.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Flat { .. } => "flat",
+            Self::PerUnit { .. } => "per_unit",
+            Self::Graduated { .. } => "graduated",
+        }
+    }
+}
+
 fn check_amount(amount: Decimal) -> Result<(), PriceError> {
     if amount.is_sign_negative() && !amount.is_zero() {
         return Err(PriceError::Negative(amount));

@@ -3,15 +3,42 @@
 
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{self, Unexpected, Visitor},
+};
 use thiserror::Error;
 
 /// A number of tokens or of requests, 0 to 2⁵³ − 1.
-#[derive(
-    Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
-)]
-#[serde(try_from = "u64", into = "u64")]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(into = "u64")]
 pub struct Quantity(u64);
+
+impl<'de> Deserialize<'de> for Quantity {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_u64(QuantityVisitor)
+    }
+}
+
+/// Says what is allowed where a number is negative, a fraction or too large.
+struct QuantityVisitor;
+
+impl Visitor<'_> for QuantityVisitor {
+    type Value = Quantity;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a whole number from 0 to {}", Quantity::MAX)
+    }
+
+    fn visit_u64<E: de::Error>(self, value: u64) -> Result<Quantity, E> {
+        Quantity::new(value).map_err(|_| E::invalid_value(Unexpected::Unsigned(value), &self))
+    }
+
+    fn visit_i64<E: de::Error>(self, value: i64) -> Result<Quantity, E> {
+        let quantity = u64::try_from(value).ok().and_then(|value| Quantity::new(value).ok());
+        quantity.ok_or_else(|| E::invalid_value(Unexpected::Signed(value), &self))
+    }
+}
 
 /// A number past [`Quantity::MAX`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
@@ -168,5 +195,7 @@ mod tests {
             assert!(serde_json::from_str::<Quantity>(text).is_err(), "{text}");
         }
         assert_eq!(serde_json::from_str::<Quantity>("7").ok(), Some(Quantity(7)));
+        let error = serde_json::from_str::<Quantity>("-1").unwrap_err().to_string();
+        assert!(error.contains("expected a whole number from 0 to 9007199254740991"), "{error}");
     }
 }

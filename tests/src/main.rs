@@ -4,8 +4,14 @@
 //! building everything once; `cargo test -p weir-tests <name>` runs some, and builds what is missing.
 
 mod admin_api;
+mod admin_input;
 mod conservation;
 mod gateway;
 #[allow(dead_code, reason = "each test uses a part of it")]
 mod harness;
+mod invoices;
+mod ledger;
+mod readme;
+mod repository;
+mod shipped_files;
 mod smoke;

@@ -90,6 +90,7 @@ async fn create(
     )
     .fetch_one(&app.db)
     .await?;
+    tracing::info!(role = new.role.as_str(), id = stored.id, "a new access token");
     Ok((StatusCode::CREATED, Json(NewAccessToken { stored, token })))
 }
 
@@ -105,5 +106,6 @@ async fn revoke(State(app): State<App>, Path(id): Path<i64>) -> Result<StatusCod
     if revoked.rows_affected() == 0 {
         return Err(ApiError::NotFound { what: "access token", id: id.to_string() });
     }
+    tracing::info!(id, "an access token was revoked");
     Ok(StatusCode::NO_CONTENT)
 }

@@ -103,6 +103,7 @@ async fn create(
     .map_err(|error| {
         on_constraint(error, "api_key_tenant_id_fkey", || tenants::unknown(&tenant))
     })?;
+    tracing::info!(tenant = tenant.as_str(), id = stored.id, "a new API key");
     Ok((StatusCode::CREATED, Json(NewApiKey { stored, key })))
 }
 
@@ -126,5 +127,6 @@ async fn revoke(
     if revoked.rows_affected() == 0 {
         return Err(ApiError::NotFound { what: "API key", id: key.to_string() });
     }
+    tracing::info!(tenant = tenant.as_str(), id = key, "an API key was revoked");
     Ok(StatusCode::NO_CONTENT)
 }

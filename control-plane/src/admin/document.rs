@@ -6,7 +6,7 @@ use axum::Json;
 use utoipa::{
     OpenApi,
     openapi::{
-        self, ContentBuilder, Ref, ResponseBuilder,
+        self, ContentBuilder, Ref, RefOr, ResponseBuilder,
         path::Operation,
         security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme},
     },
@@ -62,6 +62,7 @@ fn document() -> openapi::OpenApi {
         for (method, operation) in operations {
             if let Some(operation) = operation {
                 operation.operation_id = Some(operation_id(method, path));
+                describe_answers(operation);
                 add_problems(operation);
             }
         }
@@ -78,6 +79,22 @@ fn operation_id(method: &str, path: &str) -> String {
         id.push_str(&segment);
     }
     id
+}
+
+/// OpenAPI wants a description of every answer; most need no other than what their status means.
+fn describe_answers(operation: &mut Operation) {
+    for (status, answer) in &mut operation.responses.responses {
+        if let RefOr::T(answer) = answer
+            && answer.description.is_empty()
+        {
+            let meaning = match status.as_str() {
+                "201" => "Made.",
+                "204" => "Done.",
+                _ => "As asked for.",
+            };
+            meaning.clone_into(&mut answer.description);
+        }
+    }
 }
 
 fn add_problems(operation: &mut Operation) {

@@ -8,10 +8,12 @@ pub mod access_tokens;
 pub mod api_keys;
 pub mod document;
 pub mod input;
+pub mod invoices;
 pub mod page;
 pub mod plan_parts;
 pub mod plans;
 pub mod tenants;
+pub mod usage;
 
 use axum::{
     Router,
@@ -38,6 +40,8 @@ fn resources() -> OpenApiRouter<App> {
         .merge(tenants::router())
         .merge(api_keys::router())
         .merge(access_tokens::router())
+        .merge(invoices::router())
+        .merge(usage::router())
         .merge(document::router())
 }
 

@@ -81,7 +81,11 @@ impl Cursor {
             .as_bytes()
             .chunks(2)
             .map(|pair| {
-                let digits = std::str::from_utf8(pair).ok().filter(|digits| digits.len() == 2)?;
+                let digits = std::str::from_utf8(pair).ok()?;
+                // The parser would also take a sign.
+                if digits.len() != 2 || !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+                    return None;
+                }
                 u8::from_str_radix(digits, 16).ok()
             })
             .collect();

@@ -227,6 +227,7 @@ pub(super) async fn store(
     .await?;
     terms::change_all(tx, id, version).await?;
     change::announce_plan(tx, id).await?;
+    tracing::info!(plan = id.as_str(), version, "a new plan version");
     newest(tx, id).await?.ok_or_else(|| unknown(id))
 }
 

@@ -77,6 +77,7 @@ struct TenantPatch {
     name: Option<Name>,
     /// Its limits hold at once, its prices from the next quarter hour.
     plan: Option<PlanId>,
+    /// Limits whose periods it moves begin these anew, with their whole capacity.
     #[schema(value_type = Option<String>, examples("Europe/Zurich"))]
     time_zone: Option<ZoneName>,
 }
@@ -138,6 +139,7 @@ async fn create(
     change::announce_tenant(&mut tx, &id).await?;
     let tenant = find(&mut tx, &id).await?;
     tx.commit().await?;
+    tracing::info!(tenant = id.as_str(), plan = plan.as_str(), "a new tenant");
     Ok((StatusCode::CREATED, Json(tenant)))
 }
 
@@ -175,6 +177,7 @@ async fn patch(
     }
     let tenant = find(&mut tx, &id).await?;
     tx.commit().await?;
+    tracing::info!(before = ?before, after = ?tenant, "a tenant was changed");
     Ok(Json(tenant))
 }
 
@@ -216,6 +219,7 @@ async fn set_state(
     change::announce_tenant(&mut tx, id).await?;
     let tenant = find(&mut tx, id).await?;
     tx.commit().await?;
+    tracing::info!(tenant = id.as_str(), ?state, "a tenant was suspended or resumed");
     Ok(Json(tenant))
 }
 

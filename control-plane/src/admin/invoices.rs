@@ -1,0 +1,89 @@
+//! Invoices: the draft of the current period, the stored ones, and ending a period early.
+
+use axum::{Json, extract::State, http::StatusCode};
+use serde::Deserialize;
+use utoipa::IntoParams;
+use utoipa_axum::{router::OpenApiRouter, routes};
+use weir_domain::id::TenantId;
+
+use super::page::{Cursor, Page, PageLimit, PageQuery};
+use crate::{
+    app::App,
+    extract::{Path, Query},
+    invoice::{self, Invoice, InvoiceState, close, read},
+    problem::ApiError,
+};
+
+pub fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(preview))
+        .routes(routes!(list))
+        .routes(routes!(get))
+        .routes(routes!(end_period))
+}
+
+/// Which invoices are asked for.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct InvoiceQuery {
+    /// Only this tenant's.
+    #[param(value_type = Option<TenantId>)]
+    tenant: Option<TenantId>,
+    /// Only those in this state.
+    #[param(value_type = Option<InvoiceState>, inline)]
+    state: Option<InvoiceState>,
+    /// The most items in the answer.
+    #[serde(default)]
+    #[param(value_type = Option<u16>, minimum = 1, maximum = 500, default = 50)]
+    limit: PageLimit,
+    /// The `next` of the page before; the first page without it.
+    #[param(value_type = Option<String>)]
+    after: Option<Cursor>,
+}
+
+/// The invoice of the current billing period as it would be now.
+#[utoipa::path(get, path = "/tenants/{tenant}/invoices/preview", tag = "invoices", params(("tenant" = TenantId, Path)), responses((status = 200, body = Invoice)))]
+async fn preview(
+    State(app): State<App>,
+    Path(tenant): Path<TenantId>,
+) -> Result<Json<Invoice>, ApiError> {
+    invoice::preview(&app, &tenant).await.map(Json)
+}
+
+/// All invoices, newest first.
+#[utoipa::path(get, path = "/invoices", tag = "invoices", params(InvoiceQuery), responses((status = 200, body = Page<Invoice>)))]
+async fn list(
+    State(app): State<App>,
+    Query(query): Query<InvoiceQuery>,
+) -> Result<Json<Page<Invoice>>, ApiError> {
+    let InvoiceQuery { tenant, state, limit, after } = query;
+    let page = PageQuery { limit, after };
+    let filter = read::Filter { tenant: tenant.as_ref(), state, before: page.after()?, id: None };
+    let invoices = read::list(&app.db, &filter, page.fetch()).await?;
+    Ok(Json(Page::new(invoices, &page, |invoice| invoice.id.unwrap_or_default())))
+}
+
+/// One invoice.
+#[utoipa::path(get, path = "/invoices/{invoice}", tag = "invoices", params(("invoice" = i64, Path)), responses((status = 200, body = Invoice)))]
+async fn get(State(app): State<App>, Path(id): Path<i64>) -> Result<Json<Invoice>, ApiError> {
+    stored(&app, id).await.map(Json)
+}
+
+/// Ends the current billing period with the current quarter hour and makes its invoice at once. What
+/// is used in the rest of the quarter hour comes as an adjustment line of the next invoice.
+#[utoipa::path(post, path = "/tenants/{tenant}/billing-period/end", tag = "invoices", params(("tenant" = TenantId, Path)), responses((status = 201, body = Invoice), (status = 409, body = crate::problem::Problem, content_type = "application/problem+json", description = "The period was ended in this quarter hour already.")))]
+async fn end_period(
+    State(app): State<App>,
+    Path(tenant): Path<TenantId>,
+) -> Result<(StatusCode, Json<Invoice>), ApiError> {
+    let id = close::end_now(&app.db, &tenant).await?;
+    tracing::info!(%tenant, invoice = id, "billing period ended by an operator");
+    Ok((StatusCode::CREATED, Json(stored(&app, id).await?)))
+}
+
+async fn stored(app: &App, id: i64) -> Result<Invoice, ApiError> {
+    read::get(&app.db, id)
+        .await?
+        .ok_or_else(|| ApiError::NotFound { what: "invoice", id: id.to_string() })
+}

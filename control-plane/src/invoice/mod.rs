@@ -1,0 +1,77 @@
+//! Invoices: drawing them up, storing them, and closing billing periods.
+//!
+//! A period is closed by its invoice: the next one starts where the last invoice's period ends, and
+//! the first at the tenant's creation. All that closes periods holds the tenant's row, so any number
+//! of runs may go on at once.
+//!
+//! | module | subject |
+//! |---|---|
+//! | [`period`] | which billing period of a tenant is open |
+//! | [`draft`] | an invoice before it is stored: its terms, its usage, and what came late |
+//! | [`usage`] | rolled-up and billed quantities |
+//! | [`store`] | writing an invoice, and giving it a number |
+//! | [`close`] | closing the periods that have ended, or one before its end |
+//! | [`run`] | `weir invoice run` |
+//! | [`read`] | reading stored invoices |
+//! | [`view`] | an invoice as the API and the pages show it |
+
+pub mod close;
+mod draft;
+pub mod period;
+pub mod read;
+pub mod run;
+mod store;
+mod usage;
+pub mod view;
+
+use thiserror::Error;
+use weir_domain::{billing_period::PeriodError, id::TenantId, invoice::InvoiceError};
+
+pub use view::{Invoice, InvoiceState};
+
+use crate::{app::App, problem::ApiError};
+
+/// Why an invoice was not made.
+#[derive(Debug, Error)]
+pub enum Error {
+    #[error("there is no tenant {:?}", .0.as_str())]
+    NoTenant(TenantId),
+    #[error("the current billing period starts at {0} only; it can be ended once it has started")]
+    NotStarted(jiff::Timestamp),
+    #[error("{0}")]
+    Invoice(#[from] InvoiceError),
+    #[error("{0}")]
+    Period(#[from] PeriodError),
+    #[error("what is stored for this tenant can't be read: {0}")]
+    Stored(String),
+    #[error("Postgres: {0}")]
+    Sql(#[from] sqlx::Error),
+}
+
+impl Error {
+    /// Something in the database that no code of this version has written.
+    fn stored(error: impl ToString) -> Self {
+        Self::Stored(error.to_string())
+    }
+}
+
+impl From<Error> for ApiError {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::NoTenant(id) => Self::NotFound { what: "tenant", id: id.to_string() },
+            Error::NotStarted(_) => Self::Conflict(error.to_string()),
+            Error::Sql(error) => error.into(),
+            Error::Invoice(_) | Error::Period(_) | Error::Stored(_) => Self::internal(error),
+        }
+    }
+}
+
+/// The invoice of the tenant's current billing period as it would be now. It is not stored.
+pub async fn preview(app: &App, tenant: &TenantId) -> Result<Invoice, ApiError> {
+    // One snapshot, so that what is billed and what is used belong together.
+    let mut tx = app.db.begin_with("begin isolation level repeatable read, read only").await?;
+    let now = period::now(&mut tx).await?;
+    let open = period::open(&mut tx, tenant).await?.running_at(now)?;
+    let draft = draft::draw_up(&mut tx, tenant, open.period()?).await?;
+    Ok(view::of_draft(tenant, &draft))
+}

@@ -1,0 +1,285 @@
+//! Claims: what Postgres releases to Redis of a periodic limit, block by block.
+//!
+//! A claim is committed before Redis is fed, and Redis is fed once at most: where the outcome is
+//! not known, the block stays unspent in that period. Tokens may strand, and are never minted.
+
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use jiff::Timestamp;
+use jiff_sqlx::ToSqlx;
+use moka::sync::Cache;
+use sqlx::PgPool;
+use weir_domain::{
+    id::{LimitName, TenantId},
+    limit::Window,
+    quantity::Quantity,
+};
+
+use super::{
+    link::Redis,
+    script::{self, Call, Place, Placed, Reply, Wish, signed},
+};
+use crate::problem::ApiError;
+
+/// How far ahead of demand a block reaches.
+const AHEAD: Duration = Duration::from_secs(5);
+/// The most buckets whose demand is known.
+const CAPACITY: u64 = 200_000;
+
+/// Claims blocks and feeds them to Redis.
+#[derive(Clone)]
+pub struct Claims {
+    db: PgPool,
+    redis: Arc<Redis>,
+    lease_ttl_ms: u64,
+    demands: Cache<(TenantId, LimitName), Arc<Demand>>,
+}
+
+/// What this process has seen of a bucket.
+#[derive(Default)]
+pub struct Demand {
+    /// Held while a block is on its way, so that all who wait for tokens share it.
+    gate: tokio::sync::Mutex<()>,
+    fed: AtomicU64,
+    prefetching: AtomicBool,
+    granted: Mutex<Granted>,
+}
+
+/// Grants of this stretch of [`AHEAD`], and of the one before.
+#[derive(Default)]
+struct Granted {
+    since: Option<Instant>,
+    current: Quantity,
+    previous: Quantity,
+}
+
+impl Granted {
+    fn turn(&mut self, now: Instant) {
+        let passed = self.since.map_or(Duration::MAX, |since| now.duration_since(since));
+        if passed >= AHEAD {
+            self.previous = if passed < AHEAD * 2 { self.current } else { Quantity::ZERO };
+            self.current = Quantity::ZERO;
+            self.since = Some(now);
+        }
+    }
+}
+
+impl Demand {
+    /// Counts a grant.
+    pub fn note(&self, granted: Quantity) {
+        let mut seen = self.granted.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.turn(Instant::now());
+        seen.current = seen.current.saturating_add(granted);
+    }
+
+    /// About what [`AHEAD`] takes.
+    pub fn ahead(&self) -> Quantity {
+        let mut seen = self.granted.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.turn(Instant::now());
+        seen.current.max(seen.previous)
+    }
+
+    /// Counts the blocks that have arrived.
+    pub fn fed(&self) -> u64 {
+        self.fed.load(Ordering::Acquire)
+    }
+}
+
+/// A periodic bucket, to be fed.
+#[derive(Debug, Clone)]
+pub struct Target {
+    pub tenant: TenantId,
+    pub limit: weir_domain::limit::Limit,
+    pub window: Window,
+}
+
+/// What a claim left in Postgres.
+struct Claimed {
+    block: Quantity,
+    claimed: i64,
+    adjustment: i64,
+}
+
+impl Claims {
+    pub fn new(db: PgPool, redis: Arc<Redis>, lease_ttl_ms: u64) -> Self {
+        let demands =
+            Cache::builder().max_capacity(CAPACITY).time_to_idle(AHEAD * 60).build();
+        Self { db, redis, lease_ttl_ms, demands }
+    }
+
+    pub fn demand(&self, tenant: &TenantId, limit: &LimitName) -> Arc<Demand> {
+        self.demands.get_with((tenant.clone(), limit.clone()), Arc::default)
+    }
+
+    /// Feeds `target`, unless somebody has since `fed_before`. A task of its own does it: whoever
+    /// waits may go away, and a block that was claimed must still arrive.
+    pub async fn feed(&self, target: Target, wish: Wish, fed_before: u64) -> Result<(), ApiError> {
+        let claims = self.clone();
+        tokio::spawn(async move {
+            let demand = claims.demand(&target.tenant, &target.limit.name);
+            let _gate = demand.gate.lock().await;
+            if demand.fed() != fed_before {
+                return Ok(());
+            }
+            let outcome = claims.claim_and_feed(&target, wish, demand.ahead()).await;
+            demand.fed.fetch_add(1, Ordering::AcqRel);
+            outcome
+        })
+        .await
+        .map_err(ApiError::internal)?
+    }
+
+    /// Feeds `target` in the background, unless a block is on its way already.
+    pub fn prefetch(&self, target: Target, demand: &Arc<Demand>) {
+        if demand.prefetching.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let (claims, demand) = (self.clone(), Arc::clone(demand));
+        tokio::spawn(async move {
+            let wish = Wish { least: Quantity::ZERO, welcome: Quantity::ZERO };
+            let fed = demand.fed();
+            if let Err(error) = claims.feed(target, wish, fed).await {
+                tracing::warn!(%error, "cannot claim ahead of demand");
+            }
+            demand.prefetching.store(false, Ordering::Release);
+        });
+    }
+
+    /// Reads again what Postgres has left of `target`, tells Redis, and takes back from Redis what
+    /// is claimed beyond the capacity.
+    pub async fn refresh(&self, target: Target) -> Result<(), ApiError> {
+        let wish = Wish { least: Quantity::ZERO, welcome: Quantity::ZERO };
+        let claims = self.clone();
+        // In order with the blocks on their way, and without a new one.
+        tokio::spawn(async move {
+            let demand = claims.demand(&target.tenant, &target.limit.name);
+            let _gate = demand.gate.lock().await;
+            let outcome = claims.claim_and_feed(&target, wish, Quantity::ZERO).await;
+            demand.fed.fetch_add(1, Ordering::AcqRel);
+            outcome
+        })
+        .await
+        .map_err(ApiError::internal)?
+    }
+
+    async fn claim_and_feed(
+        &self,
+        target: &Target,
+        wish: Wish,
+        ahead: Quantity,
+    ) -> Result<(), ApiError> {
+        let welcome = wish.welcome.max(ahead);
+        let claimed = self.claim(target, wish.least, welcome).await?;
+        let unclaimed = claimed.unclaimed(target.limit.capacity);
+        if unclaimed < 0 {
+            return self.take_back(target, unclaimed.saturating_neg()).await;
+        }
+        if !claimed.block.is_zero() {
+            metrics::counter!("weir_claim_blocks_total").increment(1);
+            metrics::counter!("weir_claim_tokens_total").increment(claimed.block.get());
+        }
+        let block = i64::try_from(claimed.block.get()).unwrap_or(0);
+        self.tell(target, block, unclaimed).await.inspect_err(|_| {
+            metrics::counter!("weir_claim_stranded_tokens_total").increment(claimed.block.get());
+        })?;
+        Ok(())
+    }
+
+    /// Claims `least`, and of what is left then up to `welcome`, but a quarter at most, so that
+    /// blocks shrink near the end.
+    async fn claim(
+        &self,
+        target: &Target,
+        least: Quantity,
+        welcome: Quantity,
+    ) -> Result<Claimed, ApiError> {
+        let row = sqlx::query!(
+            "insert into claim as c (tenant_id, limit_name, period_start, period_end, claimed, last_block)
+             values ($1, $2, $3, $4, claim_block($5, $6, $7), claim_block($5, $6, $7))
+             on conflict (tenant_id, limit_name, period_start) do update set
+               claimed = c.claimed + claim_block($5 + c.adjustment - c.claimed, $6, $7),
+               last_block = claim_block($5 + c.adjustment - c.claimed, $6, $7)
+             returning last_block, claimed, adjustment",
+            target.tenant.as_str(),
+            target.limit.name.as_str(),
+            instant(target.window.start_ms)? as _,
+            instant(target.window.end_ms)? as _,
+            signed(target.limit.capacity),
+            signed(least),
+            signed(welcome),
+        )
+        .fetch_one(&self.db)
+        .await?;
+        metrics::counter!("weir_claims_total").increment(1);
+        Ok(Claimed {
+            block: Quantity::clamped(u64::try_from(row.last_block).unwrap_or(0)),
+            claimed: row.claimed,
+            adjustment: row.adjustment,
+        })
+    }
+
+    /// Takes back what Redis still has of `excess`; first from Redis, then from the claim, so that
+    /// a crash between the two strands tokens.
+    async fn take_back(&self, target: &Target, excess: i64) -> Result<(), ApiError> {
+        let taken = self.tell(target, excess.saturating_neg(), 0).await?;
+        let row = sqlx::query!(
+            "update claim set claimed = claimed - $4
+             where tenant_id = $1 and limit_name = $2 and period_start = $3
+             returning claimed, adjustment",
+            target.tenant.as_str(),
+            target.limit.name.as_str(),
+            instant(target.window.start_ms)? as _,
+            taken,
+        )
+        .fetch_one(&self.db)
+        .await?;
+        let left = Claimed {
+            block: Quantity::ZERO,
+            claimed: row.claimed,
+            adjustment: row.adjustment,
+        };
+        self.tell(target, 0, left.unclaimed(target.limit.capacity).max(0)).await?;
+        Ok(())
+    }
+
+    /// Runs `feed` once; what was taken back.
+    async fn tell(&self, target: &Target, amount: i64, unclaimed: i64) -> Result<i64, ApiError> {
+        let link = self.redis.link().await?;
+        let limits = [Placed {
+            limit: &target.limit,
+            window: Some(target.window),
+            start: script::Start::Undecided,
+        }];
+        let place = Place {
+            tenant: &target.tenant,
+            epoch: &link.epoch,
+            lease_ttl_ms: self.lease_ttl_ms,
+            home: "",
+            limits: &limits,
+        };
+        let unclaimed = Quantity::clamped(u64::try_from(unclaimed).unwrap_or(0));
+        match script::run_one(&self.redis, &link, Call::feed(&place, amount, unclaimed)).await? {
+            (_, Reply::Fed { taken }) => Ok(taken),
+            // The period has passed, and what was claimed in it is not needed any more.
+            _ => Ok(0),
+        }
+    }
+}
+
+impl Claimed {
+    /// What Postgres has left; negative where a cut came after the claims.
+    fn unclaimed(&self, capacity: Quantity) -> i64 {
+        signed(capacity).saturating_add(self.adjustment).saturating_sub(self.claimed)
+    }
+}
+
+/// A time in ms as Postgres' timestamptz.
+pub fn instant(ms: i64) -> Result<jiff_sqlx::Timestamp, ApiError> {
+    Ok(Timestamp::from_millisecond(ms).map_err(ApiError::internal)?.to_sqlx())
+}

@@ -1,0 +1,248 @@
+//! Leases: what gateways may spend, debited from the buckets beforehand.
+//!
+//! | module | subject |
+//! |---|---|
+//! | [`script`] | the Lua script that keeps the buckets in Redis |
+//! | [`link`] | the connection to Redis, and which process is at its other end |
+//! | [`tenants`] | what a lease is decided on, cached |
+//! | [`claims`] | what Postgres releases to Redis of periodic limits |
+//! | [`start`] | how continuous buckets start |
+//! | [`answer`] | what the gateway is told |
+
+pub mod answer;
+pub mod claims;
+pub mod link;
+pub mod script;
+pub mod start;
+pub mod tenants;
+
+use std::sync::Arc;
+
+use futures_util::future::join_all;
+use sqlx::PgPool;
+use weir_domain::{
+    limit::{Refill, Unit},
+    protocol::{LeaseAnswer, LeaseAsk, LeaseRequest, TenantState},
+    quantity::{Amount, Quantity},
+};
+
+use self::{
+    claims::{Claims, Target},
+    link::{Link, Redis, RedisDown},
+    script::{Call, Decided, Place, Placed, Reply, Wish},
+    tenants::{Tenant, Tenants},
+};
+use crate::problem::ApiError;
+
+/// How often the script is run for one ask: new period, start, claim, and a few more claims where
+/// others were faster.
+const MAX_ROUNDS: usize = 8;
+/// When a gateway asks again about a tenant that could not be decided on.
+const UNDECIDED_MS: u64 = 200;
+
+/// Decides on leases; cloning it is cheap.
+#[derive(Clone)]
+pub struct Leases {
+    db: PgPool,
+    redis: Arc<Redis>,
+    pub tenants: Tenants,
+    pub claims: Claims,
+    lease_ttl_ms: u64,
+}
+
+/// One ask on its way through the rounds.
+struct Round<'a> {
+    tenant: &'a Tenant,
+    ask: &'a LeaseAsk,
+    caller: (&'a str, &'a str),
+    placed: Vec<Placed<'a>>,
+    home: String,
+    /// For each limit, how many blocks had arrived when the script was run.
+    fed: Vec<u64>,
+}
+
+impl Leases {
+    pub fn new(db: PgPool, redis: Arc<Redis>, tenants: Tenants, lease_ttl_ms: u64) -> Self {
+        let claims = Claims::new(db.clone(), Arc::clone(&redis), lease_ttl_ms);
+        Self { db, redis, tenants, claims, lease_ttl_ms }
+    }
+
+    pub fn lease_ttl_ms(&self) -> u64 {
+        self.lease_ttl_ms
+    }
+
+    /// Answers all asks of `request`, in their order. Fails as a whole only when Redis or Postgres
+    /// does not answer, or when none can be decided.
+    pub async fn answer(&self, request: &LeaseRequest) -> Result<Vec<LeaseAnswer>, ApiError> {
+        let link = self.redis.link().await?;
+        let caller = (request.gateway.as_str(), request.worker.as_str());
+        let tenants = join_all(request.leases.iter().map(|ask| self.tenants.get(&ask.tenant))).await;
+        let tenants: Vec<_> = tenants.into_iter().collect::<Result<_, _>>()?;
+        let asks: Vec<LeaseAsk> =
+            request.leases.iter().zip(&tenants).map(|(ask, tenant)| allowed(ask, tenant)).collect();
+        let mut rounds = Vec::new();
+        for (ask, tenant) in asks.iter().zip(&tenants) {
+            rounds.push(match tenant.as_deref() {
+                Some(tenant) => Some(self.round(tenant, ask, caller)?),
+                None => None,
+            });
+        }
+        let calls: Vec<Call> =
+            rounds.iter_mut().flatten().map(|round| self.call(round, &link)).collect();
+        let first = script::run(&self.redis, &link, &calls).await?;
+        let mut first = first.into_iter();
+        let answers = join_all(request.leases.iter().zip(rounds).map(|(ask, round)| {
+            let reply = if round.is_some() { first.next() } else { None };
+            self.settle(ask, round, reply)
+        }));
+        collect(&request.leases, answers.await, self.redis.now_ms())
+    }
+
+    fn round<'a>(
+        &self,
+        tenant: &'a Tenant,
+        ask: &'a LeaseAsk,
+        caller: (&'a str, &'a str),
+    ) -> Result<Round<'a>, ApiError> {
+        let placed = tenant.place(self.redis.now_ms()).map_err(ApiError::internal)?;
+        Ok(Round { tenant, ask, caller, placed, home: String::new(), fed: Vec::new() })
+    }
+
+    fn call(&self, round: &mut Round<'_>, link: &Link) -> Call {
+        round.fed = round
+            .placed
+            .iter()
+            .map(|placed| match placed.limit.refill {
+                Refill::Periodic { .. } => {
+                    self.claims.demand(&round.tenant.id, &placed.limit.name).fed()
+                }
+                Refill::Continuous { .. } => 0,
+            })
+            .collect();
+        let base = round.tenant.stamp_base(&round.placed, &link.epoch);
+        let place = Place {
+            tenant: &round.tenant.id,
+            epoch: &link.epoch,
+            lease_ttl_ms: self.lease_ttl_ms,
+            home: &round.home,
+            limits: &round.placed,
+        };
+        Call::ask(&place, &base, round.caller, round.ask)
+    }
+
+    /// Goes on from the first reply until the ask is decided.
+    async fn settle(
+        &self,
+        ask: &LeaseAsk,
+        round: Option<Round<'_>>,
+        reply: Option<Result<(i64, Reply), redis::RedisError>>,
+    ) -> Result<LeaseAnswer, ApiError> {
+        let (Some(mut round), Some(reply)) = (round, reply) else {
+            count("unknown");
+            return Ok(answer::without_lease(ask, TenantState::Unknown, self.redis.now_ms()));
+        };
+        let (mut now_ms, mut reply) = reply.map_err(RedisDown::from)?;
+        for _ in 1..MAX_ROUNDS {
+            match reply {
+                Reply::Decided(decided) => return Ok(self.decided(&round, &decided, now_ms)),
+                Reply::Period => {
+                    round.placed = round.tenant.place(now_ms).map_err(ApiError::internal)?;
+                }
+                Reply::Start { home } => {
+                    start::decide(&self.db, &round.tenant.id, &home, &mut round.placed).await?;
+                    round.home = home;
+                }
+                Reply::Claim(wishes) => self.feed(&round, wishes).await?,
+                Reply::Fed { .. } | Reply::Adjusted(_) | Reply::Look { .. } => break,
+            }
+            let link = self.redis.link().await?;
+            let call = self.call(&mut round, &link);
+            (now_ms, reply) = script::run_one(&self.redis, &link, call).await?;
+        }
+        if let Reply::Decided(decided) = reply {
+            return Ok(self.decided(&round, &decided, now_ms));
+        }
+        Err(ApiError::Unavailable("the tenant's buckets", "too many rounds".into()))
+    }
+
+    async fn feed(&self, round: &Round<'_>, wishes: Vec<Option<Wish>>) -> Result<(), ApiError> {
+        let feeds = round.placed.iter().zip(wishes).zip(&round.fed).filter_map(
+            |((placed, wish), fed)| {
+                Some(self.claims.feed(target(round.tenant, placed)?, wish?, *fed))
+            },
+        );
+        join_all(feeds).await.into_iter().collect()
+    }
+
+    fn decided(&self, round: &Round<'_>, decided: &Decided, now_ms: i64) -> LeaseAnswer {
+        if round.tenant.state != TenantState::Active {
+            count("suspended");
+            return answer::without_lease(round.ask, round.tenant.state, now_ms);
+        }
+        count(decided.outcome.as_str());
+        if decided.outcome == script::Outcome::Granted {
+            self.look_ahead(round, decided);
+        }
+        answer::decided(round.ask, &round.placed, decided, now_ms, self.lease_ttl_ms)
+    }
+
+    /// Notes demand, and has the next block fetched before this one is used up.
+    fn look_ahead(&self, round: &Round<'_>, decided: &Decided) {
+        for (placed, bucket) in round.placed.iter().zip(&decided.state.buckets) {
+            let Some(target) = target(round.tenant, placed) else { continue };
+            let granted = match placed.limit.unit {
+                Unit::Tokens => decided.granted.tokens,
+                Unit::Requests => decided.granted.requests,
+            };
+            let demand = self.claims.demand(&round.tenant.id, &placed.limit.name);
+            demand.note(granted);
+            let half = script::signed(demand.ahead()) / 2;
+            if bucket.level.level < half && bucket.unclaimed > Quantity::ZERO {
+                self.claims.prefetch(target, &demand);
+            }
+        }
+    }
+}
+
+/// What a tenant may ask for: one that is suspended can only give back.
+fn allowed(ask: &LeaseAsk, tenant: &Option<Arc<Tenant>>) -> LeaseAsk {
+    let mut ask = ask.clone();
+    if tenant.as_ref().is_some_and(|tenant| tenant.state != TenantState::Active) {
+        (ask.need, ask.want) = (Amount::ZERO, Amount::ZERO);
+    }
+    ask
+}
+
+/// The bucket to feed; `None` for a continuous one.
+fn target(tenant: &Tenant, placed: &Placed<'_>) -> Option<Target> {
+    Some(Target {
+        tenant: tenant.id.clone(),
+        limit: placed.limit.clone(),
+        window: placed.window?,
+    })
+}
+
+/// One ask that fails must not fail the others: it is left undecided, unless all are.
+fn collect(
+    asks: &[LeaseAsk],
+    answers: Vec<Result<LeaseAnswer, ApiError>>,
+    now_ms: i64,
+) -> Result<Vec<LeaseAnswer>, ApiError> {
+    let all_failed = !answers.is_empty() && answers.iter().all(Result::is_err);
+    asks.iter()
+        .zip(answers)
+        .map(|(ask, answer)| match answer {
+            Err(error) if !all_failed => {
+                count("failed");
+                let error: &dyn std::error::Error = &error;
+                tracing::error!(tenant = %ask.tenant, error, "cannot decide on a lease");
+                Ok(answer::undecided(ask, now_ms, UNDECIDED_MS))
+            }
+            other => other,
+        })
+        .collect()
+}
+
+fn count(outcome: &'static str) {
+    metrics::counter!("weir_lease_items_total", "outcome" => outcome).increment(1);
+}

@@ -1,0 +1,224 @@
+-- Decides on a lease, over all limits at once.
+--
+-- ARGV, after those of open.lua: base of the stamp, gateway, worker, call, the ask's stamp, then
+-- tokens and requests of each: need, want, spent, refund, owe
+-- Answers {outcome, now, home, stamp, ttl, tokens, requests, then what append_buckets adds} with the
+-- outcome "granted", "refused", "replayed" or "outdated"; or, having changed nothing:
+-- {"period", now, home}  other periods must be passed
+-- {"start", now, home}   whether continuous buckets start full must be decided
+-- {"claim", now, home, then for each limit: 1 if it must be claimed for, what is missing, what is welcome}
+
+-- The state of calls is kept longer than any lease lives. When it is gone, or the call is older,
+-- a refund cannot count twice: it names a lease that has ended.
+local REMEMBERED_MS = 600000
+-- An exhausted bucket asks Postgres again after this, in case Redis was not told of a change.
+local RECHECK_MS = 10000
+
+local ask, calls_key
+
+local function pair(index)
+  return { tonumber(ARGV[ARGUMENTS + index]), tonumber(ARGV[ARGUMENTS + index + 1]) }
+end
+
+local function read_ask()
+  ask = {
+    base = ARGV[ARGUMENTS + 1], gateway = ARGV[ARGUMENTS + 2], worker = ARGV[ARGUMENTS + 3],
+    call = tonumber(ARGV[ARGUMENTS + 4]), stamp = ARGV[ARGUMENTS + 5],
+    need = pair(6), want = pair(8), spent = pair(10), refund = pair(12), owe = pair(14),
+  }
+  calls_key = KEYS[limits + 2]
+end
+
+local function answer(outcome, stamp, ttl, granted)
+  return append_buckets({ outcome, now, home, stamp, ttl, granted[1], granted[2] })
+end
+
+-- The answer to a call that has been decided before, or was overtaken by a later one.
+local function answer_again(last, entry)
+  local call, ends, tokens, requests, stamp = string.match(last, '^(%d+) (%d+) (%d+) (%d+) (%S+)$')
+  if not call or ask.call > tonumber(call) then
+    return nil
+  end
+  local outcome = ask.call == tonumber(call) and 'replayed' or 'outdated'
+  local rest = math.max(tonumber(ends) - now, 0)
+  if outcome == 'replayed' and stamp == entry.stamp and rest > 0 then
+    return answer(outcome, stamp, rest, { tonumber(tokens), tonumber(requests) })
+  end
+  return answer(outcome, entry.stamp == '-' and '' or entry.stamp, math.max(entry.ends - now, 0), { 0, 0 })
+end
+
+-- A lease with a stamp of its own, unless the gateway's lease lives and is on the same terms. A
+-- stamp thus names one lease of one gateway: what is said under another is not about this one.
+local function renew(entry, forgotten)
+  local base = string.match(entry.stamp, '^(.*)%.%d+$')
+  if entry.ends > now and base == ask.base and not forgotten then
+    return
+  end
+  for unit = 1, 2 do
+    entry.old[unit] = math.min(entry.old[unit] + entry.held[unit], MAX)
+  end
+  entry.old_ends, entry.old_stamp = math.max(entry.ends, entry.old_ends), entry.stamp
+  leases = leases + 1
+  entry.ends, entry.held, entry.stamp = 0, { 0, 0 }, ask.base .. '.' .. text(leases)
+end
+
+-- Counts what the gateway spent and gave back, and what it owes. Spent counts against what was
+-- replaced first: that never ends later, so the sum stays at or above what the gateway can spend.
+local function settle_ask(entry)
+  for unit = 1, 2 do
+    local spent = ask.spent[unit]
+    if ask.stamp == entry.stamp or ask.stamp == entry.old_stamp then
+      local old = math.min(spent, entry.old[unit])
+      entry.old[unit], spent = entry.old[unit] - old, spent - old
+    end
+    local refund = 0
+    if ask.stamp == entry.stamp then
+      entry.held[unit] = math.max(entry.held[unit] - spent, 0)
+      refund = math.min(ask.refund[unit], entry.held[unit])
+      entry.held[unit] = entry.held[unit] - refund
+    end
+    for _, bucket in ipairs(buckets) do
+      if bucket.unit == unit then
+        bucket.level = math.max(math.min(bucket.level + refund, MAX) - ask.owe[unit], -MAX)
+      end
+    end
+  end
+end
+
+-- What is there for a need at most: in the bucket, and where periodic also in Postgres.
+local function available(bucket)
+  if bucket.continuous then
+    return bucket.level
+  end
+  return math.min(bucket.level + (bucket.unknown and bucket.capacity or math.max(bucket.unclaimed, 0)), MAX)
+end
+
+-- Who shares the tenant: gateways that asked within two lease lifetimes.
+local function sharers()
+  local count = 1
+  for name, entry in pairs(gateways) do
+    if name ~= ask.gateway and entry.seen > now - 2 * lifetime then
+      count = count + 1
+    end
+  end
+  return count
+end
+
+-- What each unit should get; nil when a need is not there.
+local function decide()
+  local count = sharers()
+  local should = { ask.want[1], ask.want[2] }
+  for _, bucket in ipairs(buckets) do
+    local need, there = ask.need[bucket.unit], available(bucket)
+    if there < need and not bucket.continuous and bucket.checked + RECHECK_MS <= now then
+      bucket.unknown = true
+    end
+    if there < need and not bucket.unknown then
+      return nil
+    end
+    should[bucket.unit] = math.min(should[bucket.unit], fair(need, ask.want[bucket.unit], there, count))
+  end
+  return should
+end
+
+-- Which buckets must be fed before this can be granted; nil when none. What gets a part at least of
+-- what it should get goes without.
+local function claims(should)
+  local found, list = false, { 'claim', now, home }
+  for _, bucket in ipairs(buckets) do
+    local least = math.max(ask.need[bucket.unit], math.min(should[bucket.unit], 1))
+    local wanted = not bucket.continuous
+      and (bucket.unknown or (bucket.level < least and bucket.unclaimed > 0))
+    found = found or wanted
+    list[#list + 1] = wanted and 1 or 0
+    list[#list + 1] = math.max(least - bucket.level, 0)
+    list[#list + 1] = math.max(should[bucket.unit] - bucket.level, 0)
+  end
+  return found and list or nil
+end
+
+local function grant(entry, should)
+  local granted, ttl = { should[1], should[2] }, lifetime
+  for _, bucket in ipairs(buckets) do
+    granted[bucket.unit] = math.max(math.min(granted[bucket.unit], bucket.level), 0)
+    if not bucket.continuous then
+      ttl = math.min(ttl, bucket.ends - now)
+    end
+  end
+  for _, bucket in ipairs(buckets) do
+    bucket.level = bucket.level - granted[bucket.unit]
+  end
+  for unit = 1, 2 do
+    entry.held[unit] = math.min(entry.held[unit] + granted[unit], MAX)
+  end
+  if entry.held[1] + entry.held[2] > 0 then
+    entry.ends = math.max(entry.ends, now + ttl)
+  end
+  return granted
+end
+
+-- Forgets gateways that hold nothing and have not asked for long.
+local function forget_gateways()
+  for name, entry in pairs(gateways) do
+    if math.max(entry.ends, entry.old_ends) <= now and entry.seen < now - REMEMBERED_MS then
+      redis.call('HDEL', KEYS[1], name)
+    end
+  end
+end
+
+local function save_tenant(entry)
+  redis.call('HSET', KEYS[1], ask.gateway, entry_text(entry), ':now', text(now), ':leases', text(leases))
+  local keep_until = now + REMEMBERED_MS
+  for _, bucket in ipairs(buckets) do
+    save_bucket(bucket)
+    keep_until = math.max(keep_until, bucket.continuous and MAX or bucket.ends + 3600000)
+  end
+  if keep_until == MAX or next(started) then
+    redis.call('PERSIST', KEYS[1])
+  else
+    redis.call('PEXPIREAT', KEYS[1], text(keep_until))
+  end
+end
+
+local function save_call(entry, granted, forgotten)
+  if forgotten then
+    redis.call('DEL', calls_key)
+  elseif redis.call('HLEN', calls_key) > 64 then
+    local flat = redis.call('HGETALL', calls_key)
+    for index = 1, #flat, 2 do
+      local ends = tonumber(string.match(flat[index + 1], '^%d+ (%d+) '))
+      if ends and ends < now - REMEMBERED_MS then
+        redis.call('HDEL', calls_key, flat[index])
+      end
+    end
+  end
+  local ends = math.max(entry.ends, now)
+  redis.call('HSET', calls_key, ':home', home, ask.worker,
+    table.concat({ text(ask.call), text(ends), text(granted[1]), text(granted[2]), entry.stamp }, ' '))
+  redis.call('PEXPIRE', calls_key, text(REMEMBERED_MS))
+end
+
+local function decide_ask()
+  read_ask()
+  local entry = gateways[ask.gateway] or new_entry()
+  local remembered = redis.call('HMGET', calls_key, ':home', ask.worker)
+  local forgotten = remembered[1] ~= home
+  local again = not forgotten and remembered[2] and answer_again(remembered[2], entry)
+  if again then
+    return again
+  end
+  gateways[ask.gateway] = entry
+  renew(entry, forgotten)
+  settle_ask(entry)
+  local should = decide()
+  local needed = should and claims(should)
+  if needed then
+    return needed
+  end
+  local granted = should and grant(entry, should) or { 0, 0 }
+  entry.seen = now
+  forget_gateways()
+  save_tenant(entry)
+  save_call(entry, granted, forgotten)
+  return answer(should and 'granted' or 'refused', entry.stamp, math.max(entry.ends - now, 0), granted)
+end

@@ -1,0 +1,14 @@
+
+local elsewhere = open()
+if elsewhere then
+  return elsewhere
+elseif operation == 'ask' then
+  return decide_ask()
+elseif operation == 'feed' then
+  return feed()
+elseif operation == 'adjust' then
+  return adjust()
+elseif operation == 'look' then
+  return look()
+end
+return redis.error_reply('unknown operation')
