@@ -29,8 +29,9 @@ pub async fn serve(config: Config) -> Result<(), Box<dyn Error>> {
     let listener = TcpListener::bind(config.listen)
         .await
         .map_err(|error| format!("cannot listen on {}: {error}", config.listen))?;
-    let redis = Redis::new(config.redis_url.reveal())
-        .map_err(|error| format!("redis_url is not an address such as redis://host:port/0: {error}"))?;
+    let redis = Redis::new(config.redis_url.reveal()).map_err(|error| {
+        format!("redis_url is not an address such as redis://host:port/0: {error}")
+    })?;
     let redis = Arc::new(redis);
     let (changes, watcher) = Changes::new(db.clone());
     let tenants = Tenants::new(db.clone(), changes.clone());

@@ -14,4 +14,5 @@ mod ledger;
 mod readme;
 mod repository;
 mod shipped_files;
+mod leases;
 mod smoke;

@@ -6,6 +6,7 @@
 
 pub mod access_tokens;
 pub mod api_keys;
+pub mod buckets;
 pub mod document;
 pub mod input;
 pub mod invoices;
@@ -42,6 +43,7 @@ fn resources() -> OpenApiRouter<App> {
         .merge(access_tokens::router())
         .merge(invoices::router())
         .merge(usage::router())
+        .merge(buckets::router())
         .merge(document::router())
 }
 

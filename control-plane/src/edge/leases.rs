@@ -31,7 +31,10 @@ fn check(request: &LeaseRequest) -> Result<(), ApiError> {
     if request.leases.len() > MAX_LEASES_PER_CALL {
         return Err(ApiError::field(
             "leases",
-            format!("{} leases are asked for, at most {MAX_LEASES_PER_CALL} are allowed in one call", request.leases.len()),
+            format!(
+                "{} leases are asked for, at most {MAX_LEASES_PER_CALL} are allowed in one call",
+                request.leases.len()
+            ),
         ));
     }
     let mut tenants = HashSet::new();

@@ -12,7 +12,10 @@ pub mod config;
 pub mod leases;
 mod usage;
 
-use axum::{Router, middleware, routing::{get, post}};
+use axum::{
+    Router, middleware,
+    routing::{get, post},
+};
 use weir_domain::protocol;
 
 use crate::{app::App, auth, problem::ApiError};
@@ -33,8 +36,11 @@ pub fn check_version(version: u32) -> Result<(), ApiError> {
     }
     Err(ApiError::field(
         "version",
-        format!("this control plane serves version {} of the edge API, not {version}; \
-                 use a filter of the same release", protocol::VERSION),
+        format!(
+            "this control plane serves version {} of the edge API, not {version}; \
+                 use a filter of the same release",
+            protocol::VERSION
+        ),
     ))
 }
 

@@ -14,7 +14,7 @@ const MIN_ASK_AGAIN_MS: u64 = 20;
 
 /// How long a refused need has to wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Wait {
+pub enum Wait {
     /// The limit does not stand in the way.
     None,
     Ms(u64),
@@ -61,15 +61,15 @@ pub fn decided(
     let waits: Vec<Wait> = placed
         .iter()
         .zip(&decided.state.buckets)
-        .map(|(placed, bucket)| if refused { wait(placed, bucket, ask, now_ms) } else { Wait::None })
+        .map(
+            |(placed, bucket)| if refused { wait(placed, bucket, ask, now_ms) } else { Wait::None },
+        )
         .collect();
     let limits = placed
         .iter()
         .zip(&decided.state.buckets)
         .zip(&waits)
-        .map(|((placed, bucket), wait)| {
-            status(placed, bucket, decided.state.held, *wait, now_ms)
-        })
+        .map(|((placed, bucket), wait)| status(placed, bucket, decided.state.held, *wait, now_ms))
         .collect();
     let retry_after_ms = retry_after_ms(&waits);
     LeaseAnswer {
@@ -98,7 +98,7 @@ fn retry_after_ms(waits: &[Wait]) -> Option<u64> {
     })
 }
 
-fn of(amount: Amount, unit: Unit) -> Quantity {
+pub fn of(amount: Amount, unit: Unit) -> Quantity {
     match unit {
         Unit::Tokens => amount.tokens,
         Unit::Requests => amount.requests,
@@ -131,7 +131,7 @@ fn wait(placed: &Placed<'_>, bucket: &Bucket, ask: &LeaseAsk, now_ms: i64) -> Wa
     }
 }
 
-fn status(
+pub fn status(
     placed: &Placed<'_>,
     bucket: &Bucket,
     held: Amount,
@@ -163,7 +163,7 @@ fn status(
 }
 
 /// What a tenant has left of a limit: in the bucket, in Postgres, and with gateways.
-pub fn remaining(placed: &Placed<'_>, bucket: &Bucket, held: Quantity) -> Quantity {
+fn remaining(placed: &Placed<'_>, bucket: &Bucket, held: Quantity) -> Quantity {
     let unclaimed = match placed.window {
         Some(_) if bucket.known => bucket.unclaimed,
         Some(_) => placed.limit.capacity,

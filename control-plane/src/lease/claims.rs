@@ -108,8 +108,7 @@ struct Claimed {
 
 impl Claims {
     pub fn new(db: PgPool, redis: Arc<Redis>, lease_ttl_ms: u64) -> Self {
-        let demands =
-            Cache::builder().max_capacity(CAPACITY).time_to_idle(AHEAD * 60).build();
+        let demands = Cache::builder().max_capacity(CAPACITY).time_to_idle(AHEAD * 60).build();
         Self { db, redis, lease_ttl_ms, demands }
     }
 
@@ -239,11 +238,8 @@ impl Claims {
         )
         .fetch_one(&self.db)
         .await?;
-        let left = Claimed {
-            block: Quantity::ZERO,
-            claimed: row.claimed,
-            adjustment: row.adjustment,
-        };
+        let left =
+            Claimed { block: Quantity::ZERO, claimed: row.claimed, adjustment: row.adjustment };
         self.tell(target, 0, left.unclaimed(target.limit.capacity).max(0)).await?;
         Ok(())
     }

@@ -99,9 +99,8 @@ impl Redis {
                 Ok(link)
             }
             failed => {
-                let wait = state
-                    .backoff
-                    .map_or(FIRST_BACKOFF, |(wait, _)| (wait * 2).min(MAX_BACKOFF));
+                let wait =
+                    state.backoff.map_or(FIRST_BACKOFF, |(wait, _)| (wait * 2).min(MAX_BACKOFF));
                 state.backoff = Some((wait, Instant::now() + wait));
                 Err(match failed {
                     Ok(Err(error)) => error.into(),
@@ -117,13 +116,14 @@ impl Redis {
             .set_response_timeout(Some(DEADLINE));
         let mut connection =
             self.client.get_multiplexed_async_connection_with_config(&config).await?;
-        let info: String =
-            redis::cmd("INFO").arg("server").query_async(&mut connection).await?;
+        let info: String = redis::cmd("INFO").arg("server").query_async(&mut connection).await?;
         let run_id = info
             .lines()
             .find_map(|line| line.strip_prefix("run_id:"))
             .map(str::trim)
-            .filter(|run_id| !run_id.is_empty() && run_id.chars().all(|c| c.is_ascii_alphanumeric()))
+            .filter(|run_id| {
+                !run_id.is_empty() && run_id.chars().all(|c| c.is_ascii_alphanumeric())
+            })
             .ok_or((redis::ErrorKind::UnexpectedReturnType, "INFO server names no run_id"))?;
         Ok(Link { connection, number, epoch: run_id.into() })
     }
@@ -149,9 +149,11 @@ impl Redis {
         let failure = match &outcome {
             Err(error) => Some(error),
             // A process that is loading, or has become a replica, is not to be used any more.
-            Ok(results) => results.iter().filter_map(|result| result.as_ref().err()).find(
-                |error| matches!(error.code(), Some("READONLY" | "LOADING" | "MASTERDOWN" | "MOVED")),
-            ),
+            Ok(results) => {
+                results.iter().filter_map(|result| result.as_ref().err()).find(|error| {
+                    matches!(error.code(), Some("READONLY" | "LOADING" | "MASTERDOWN" | "MOVED"))
+                })
+            }
         };
         if let Some(error) = failure {
             self.give_up(link).await;

@@ -7,10 +7,12 @@
 //! | [`tenants`] | what a lease is decided on, cached |
 //! | [`claims`] | what Postgres releases to Redis of periodic limits |
 //! | [`start`] | how continuous buckets start |
+//! | [`inspect`] | looking at buckets, and changing one by hand |
 //! | [`answer`] | what the gateway is told |
 
 pub mod answer;
 pub mod claims;
+pub mod inspect;
 pub mod link;
 pub mod script;
 pub mod start;
@@ -76,7 +78,8 @@ impl Leases {
     pub async fn answer(&self, request: &LeaseRequest) -> Result<Vec<LeaseAnswer>, ApiError> {
         let link = self.redis.link().await?;
         let caller = (request.gateway.as_str(), request.worker.as_str());
-        let tenants = join_all(request.leases.iter().map(|ask| self.tenants.get(&ask.tenant))).await;
+        let tenants =
+            join_all(request.leases.iter().map(|ask| self.tenants.get(&ask.tenant))).await;
         let tenants: Vec<_> = tenants.into_iter().collect::<Result<_, _>>()?;
         let asks: Vec<LeaseAsk> =
             request.leases.iter().zip(&tenants).map(|(ask, tenant)| allowed(ask, tenant)).collect();
@@ -162,15 +165,14 @@ impl Leases {
         if let Reply::Decided(decided) = reply {
             return Ok(self.decided(&round, &decided, now_ms));
         }
-        Err(ApiError::Unavailable("the tenant's buckets", "too many rounds".into()))
+        Err(inspect::too_many_rounds())
     }
 
     async fn feed(&self, round: &Round<'_>, wishes: Vec<Option<Wish>>) -> Result<(), ApiError> {
-        let feeds = round.placed.iter().zip(wishes).zip(&round.fed).filter_map(
-            |((placed, wish), fed)| {
+        let feeds =
+            round.placed.iter().zip(wishes).zip(&round.fed).filter_map(|((placed, wish), fed)| {
                 Some(self.claims.feed(target(round.tenant, placed)?, wish?, *fed))
-            },
-        );
+            });
         join_all(feeds).await.into_iter().collect()
     }
 
@@ -215,11 +217,7 @@ fn allowed(ask: &LeaseAsk, tenant: &Option<Arc<Tenant>>) -> LeaseAsk {
 
 /// The bucket to feed; `None` for a continuous one.
 fn target(tenant: &Tenant, placed: &Placed<'_>) -> Option<Target> {
-    Some(Target {
-        tenant: tenant.id.clone(),
-        limit: placed.limit.clone(),
-        window: placed.window?,
-    })
+    Some(Target { tenant: tenant.id.clone(), limit: placed.limit.clone(), window: placed.window? })
 }
 
 /// One ask that fails must not fail the others: it is left undecided, unless all are.

@@ -163,14 +163,21 @@ pub enum Reply {
     /// The periods passed do not hold this moment.
     Period,
     /// Whether continuous buckets start full must be decided for `home`.
-    Start { home: String },
+    Start {
+        home: String,
+    },
     /// Periodic buckets must be fed first: for each limit, what is missing and what is welcome.
     Claim(Vec<Option<Wish>>),
     Decided(Decided),
     /// What was taken back.
-    Fed { taken: i64 },
+    Fed {
+        taken: i64,
+    },
     Adjusted(State),
-    Look { state: State, gateways: Vec<(String, Amount)> },
+    Look {
+        state: State,
+        gateways: Vec<(String, Amount)>,
+    },
 }
 
 /// What a periodic bucket must be fed with before the script can grant.
@@ -235,6 +242,9 @@ pub async fn run(
     link: &Link,
     calls: &[Call],
 ) -> Result<Vec<Result<(i64, Reply), RedisError>>, RedisDown> {
+    if calls.is_empty() {
+        return Ok(Vec::new());
+    }
     let mut results = redis.run(link, &pipeline(calls.iter())).await?;
     let unknown = |result: &Result<Value, RedisError>| {
         result.as_ref().is_err_and(|error| error.code() == Some("NOSCRIPT"))

@@ -79,7 +79,9 @@ pub struct LoadError(Arc<ApiError>);
 impl From<Arc<LoadError>> for ApiError {
     fn from(error: Arc<LoadError>) -> Self {
         match &*error.0 {
-            Self::Unavailable(what, _) => Self::Unavailable(what, Box::new(LoadError::clone(&error))),
+            Self::Unavailable(what, _) => {
+                Self::Unavailable(what, Box::new(LoadError::clone(&error)))
+            }
             _ => Self::Internal(Box::new(LoadError::clone(&error))),
         }
     }
