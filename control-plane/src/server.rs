@@ -16,7 +16,7 @@ use crate::{
     health,
     lease::{Leases, link::Redis, tenants::Tenants},
     ledger::Ledger,
-    telemetry,
+    portal, telemetry,
 };
 
 /// No call takes longer than this, the long poll included.
@@ -69,6 +69,7 @@ pub fn router(app: App) -> Router {
         .merge(health::router())
         .merge(edge::router(&app))
         .merge(admin::router(app.clone()))
+        .merge(portal::router())
         .layer(TimeoutLayer::with_status_code(StatusCode::GATEWAY_TIMEOUT, CALL_TIMEOUT))
         .layer(TraceLayer::new_for_http())
         .with_state(app)

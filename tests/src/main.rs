@@ -10,9 +10,10 @@ mod gateway;
 #[allow(dead_code, reason = "each test uses a part of it")]
 mod harness;
 mod invoices;
+mod leases;
 mod ledger;
+mod portal;
 mod readme;
 mod repository;
 mod shipped_files;
-mod leases;
 mod smoke;

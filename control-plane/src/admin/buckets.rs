@@ -239,7 +239,8 @@ async fn adjustments(
     Ok(Json(Page::new(rows, &page, |row: &Adjustment| row.id)))
 }
 
-async fn buckets(app: &App, tenant: &Tenant) -> Result<Vec<Bucket>, ApiError> {
+/// The buckets of `tenant`, in the order of its limits.
+pub async fn buckets(app: &App, tenant: &Tenant) -> Result<Vec<Bucket>, ApiError> {
     let look = app.leases.look(tenant).await?;
     buckets_of(app, tenant, &look).await
 }

@@ -24,6 +24,7 @@ mod store;
 mod usage;
 pub mod view;
 
+use sqlx::PgConnection;
 use thiserror::Error;
 use weir_domain::{billing_period::PeriodError, id::TenantId, invoice::InvoiceError};
 
@@ -70,8 +71,13 @@ impl From<Error> for ApiError {
 pub async fn preview(app: &App, tenant: &TenantId) -> Result<Invoice, ApiError> {
     // One snapshot, so that what is billed and what is used belong together.
     let mut tx = app.db.begin_with("begin isolation level repeatable read, read only").await?;
-    let now = period::now(&mut tx).await?;
-    let open = period::open(&mut tx, tenant).await?.running_at(now)?;
-    let draft = draft::draw_up(&mut tx, tenant, open.period()?).await?;
+    Ok(preview_in(&mut tx, tenant).await?)
+}
+
+/// The same in the snapshot of a transaction that reads more.
+pub async fn preview_in(tx: &mut PgConnection, tenant: &TenantId) -> Result<Invoice, Error> {
+    let now = period::now(tx).await?;
+    let open = period::open(tx, tenant).await?.running_at(now)?;
+    let draft = draft::draw_up(tx, tenant, open.period()?).await?;
     Ok(view::of_draft(tenant, &draft))
 }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use rust_decimal::{Decimal, prelude::ToPrimitive};
-use sqlx::{PgPool, types::Json};
+use sqlx::{PgConnection, PgPool, types::Json};
 use weir_domain::{
     currency::Currency,
     id::{Meter, TenantId},
@@ -50,6 +50,16 @@ pub async fn get(db: &PgPool, id: i64) -> Result<Option<Invoice>, Error> {
 
 /// Invoices with their lines, newest first, at most `limit` of them.
 pub async fn list(db: &PgPool, filter: &Filter<'_>, limit: i64) -> Result<Vec<Invoice>, Error> {
+    let mut db = db.acquire().await?;
+    list_in(&mut db, filter, limit).await
+}
+
+/// The same on a connection, such as in a transaction that reads more.
+pub async fn list_in(
+    db: &mut PgConnection,
+    filter: &Filter<'_>,
+    limit: i64,
+) -> Result<Vec<Invoice>, Error> {
     let rows = sqlx::query!(
         r#"select id, number, tenant_id, state as "state: InvoiceState", currency,
                   period_start, period_end, total_minor, created_at
@@ -63,7 +73,7 @@ pub async fn list(db: &PgPool, filter: &Filter<'_>, limit: i64) -> Result<Vec<In
         filter.id,
         limit,
     )
-    .fetch_all(db)
+    .fetch_all(&mut *db)
     .await?;
     let ids: Vec<i64> = rows.iter().map(|row| row.id).collect();
     let mut lines = lines_of(db, &ids).await?;
@@ -90,7 +100,7 @@ pub async fn list(db: &PgPool, filter: &Filter<'_>, limit: i64) -> Result<Vec<In
         .collect()
 }
 
-async fn lines_of(db: &PgPool, ids: &[i64]) -> Result<HashMap<i64, Vec<LineRow>>, Error> {
+async fn lines_of(db: &mut PgConnection, ids: &[i64]) -> Result<HashMap<i64, Vec<LineRow>>, Error> {
     let rows = sqlx::query_as!(
         LineRow,
         r#"select line.invoice_id, line.position, line.name, line.charge as "charge: _",

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use axum::body::Bytes;
 use serde::Deserialize;
 use weir_domain::{
-    protocol,
+    id, protocol,
     quantity::Quantity,
     usage::{UsageBatch, UsageRecord},
 };
@@ -16,8 +16,6 @@ use crate::{extract::parse_json, problem::ApiError};
 const FIRST_MINUTE: i64 = 26_297_280;
 /// Usage may be stamped this far ahead of the database's clock.
 const MAX_MINUTES_AHEAD: i64 = 24 * 60;
-/// The longest gateway and worker names, in characters.
-const MAX_NAME_LEN: usize = 128;
 
 /// A batch that is to be stored or, if it is poison, to be quarantined.
 #[derive(Debug)]
@@ -124,14 +122,7 @@ impl Incoming {
 }
 
 fn check_name(field: &str, name: &str) -> Result<(), ApiError> {
-    if name.is_empty() || name.chars().count() > MAX_NAME_LEN || name.chars().any(char::is_control)
-    {
-        return Err(ApiError::field(
-            field,
-            format!("must have 1 to {MAX_NAME_LEN} characters and no control characters"),
-        ));
-    }
-    Ok(())
+    id::check(name).map_err(|error| ApiError::field(field, error))
 }
 
 #[cfg(test)]

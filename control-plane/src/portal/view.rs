@@ -1,0 +1,385 @@
+//! The templates, and how numbers and times are written.
+
+use askama::Template;
+use axum::{
+    http::StatusCode,
+    response::{Html, IntoResponse, Response},
+};
+use jiff::{Timestamp, ToSpan, civil::Date, tz::TimeZone};
+use rust_decimal::Decimal;
+
+use super::account::{Account, Bucket, MAX_PAST};
+use crate::{
+    admin::buckets,
+    invoice::{Invoice, InvoiceState, view::Line},
+    ledger::DayTotal,
+    problem::ApiError,
+};
+
+#[derive(Template)]
+#[template(path = "portal/sign_in.html")]
+pub(super) struct SignIn {
+    /// What was wrong with the last attempt.
+    pub(super) message: Option<&'static str>,
+}
+
+#[derive(Template)]
+#[template(path = "portal/failure.html")]
+pub(super) struct Failure {
+    pub(super) status: u16,
+    pub(super) detail: String,
+}
+
+/// What a tenant sees of itself.
+#[derive(Template)]
+#[template(path = "portal/account.html")]
+pub(super) struct Page {
+    id: String,
+    name: String,
+    plan: String,
+    suspended: bool,
+    zone: String,
+    as_of: String,
+    period_start: String,
+    period_end: String,
+    requests: Number,
+    tokens: Number,
+    /// `None` while it is not known.
+    limits: Option<Vec<LimitView>>,
+    days: Vec<DayView>,
+    chart: Chart,
+    upcoming: InvoiceView,
+    invoices: Vec<InvoiceView>,
+    more_invoices: bool,
+}
+
+/// A number as it is, and as people read it.
+struct Number {
+    value: String,
+    text: String,
+}
+
+struct LimitView {
+    name: String,
+    unit: &'static str,
+    remaining: Number,
+    capacity: Number,
+    percent: i128,
+    /// A class of the stylesheet.
+    level: &'static str,
+    refill: String,
+    /// May be empty, as the next.
+    adjusted: String,
+    reset: String,
+}
+
+struct DayView {
+    date: Date,
+    text: String,
+    requests: Number,
+    tokens: Number,
+}
+
+/// Columns for all days of the period, in a box of `width` × 100.
+struct Chart {
+    width: usize,
+    columns: Vec<Column>,
+    first: String,
+    last: String,
+    most: String,
+}
+
+struct Column {
+    x: usize,
+    y: i128,
+    height: i128,
+}
+
+struct InvoiceView {
+    number: String,
+    state: &'static str,
+    period: String,
+    currency: String,
+    lines: Vec<LineView>,
+    total: Number,
+}
+
+struct LineView {
+    name: String,
+    /// May be empty.
+    details: String,
+    quantity: String,
+    unit_price: String,
+    amount: Number,
+}
+
+/// Renders a page.
+pub(super) fn html(status: StatusCode, page: &impl Template) -> Response {
+    match page.render() {
+        Ok(text) => (status, Html(text)).into_response(),
+        Err(error) => ApiError::internal(error).into_response(),
+    }
+}
+
+impl Page {
+    pub(super) fn of(account: Account) -> Self {
+        let zone = &account.zone;
+        let time = |instant| instant_in(zone, instant);
+        let (from, to) = (account.upcoming.period_start, account.upcoming.period_end);
+        let shown = usize::try_from(MAX_PAST).unwrap_or_default();
+        let more_invoices = account.past.len() > shown;
+        let past = account.past.iter().take(shown);
+        let limits = account.buckets.map(|buckets| {
+            buckets.into_iter().map(|bucket| LimitView::of(bucket, account.now, zone)).collect()
+        });
+        Self {
+            limits,
+            as_of: time(account.now),
+            period_start: time(from),
+            period_end: time(to),
+            requests: Number::of(account.totals.requests.into()),
+            tokens: Number::of(account.totals.tokens.into()),
+            chart: Chart::of(&account.days, date_of(zone, from), last_day(zone, to)),
+            // The latest first.
+            days: account.days.iter().rev().map(DayView::of).collect(),
+            upcoming: InvoiceView::of(&account.upcoming, zone),
+            invoices: past.map(|past| InvoiceView::of(past, zone)).collect(),
+            more_invoices,
+            id: account.id.to_string(),
+            name: account.name,
+            plan: account.plan,
+            suspended: account.suspended,
+            zone: account.zone_name,
+        }
+    }
+}
+
+impl Number {
+    fn of(value: i128) -> Self {
+        Self { value: value.to_string(), text: grouped(&value.to_string()) }
+    }
+
+    fn money(amount: Decimal) -> Self {
+        Self { value: amount.to_string(), text: grouped(&amount.to_string()) }
+    }
+}
+
+impl LimitView {
+    fn of(limit: Bucket, now: Timestamp, zone: &TimeZone) -> Self {
+        let Bucket { bucket, refill } = limit;
+        let remaining = i128::from(bucket.remaining);
+        let percent = (remaining * 100 / i128::from(bucket.capacity.max(1))).clamp(0, 100);
+        let level = match percent {
+            _ if remaining <= 0 => "empty",
+            0..10 => "low",
+            _ => "",
+        };
+        let adjusted = match bucket.adjustment {
+            0 => String::new(),
+            cut @ ..0 => {
+                format!("Cut by {} in this period", grouped(&cut.unsigned_abs().to_string()))
+            }
+            more => format!("Topped up by {} in this period", grouped(&more.to_string())),
+        };
+        Self {
+            percent,
+            level,
+            refill,
+            adjusted,
+            reset: reset(&bucket, now, zone),
+            remaining: Number::of(remaining),
+            capacity: Number::of(bucket.capacity.into()),
+            unit: bucket.unit.as_str(),
+            name: bucket.limit,
+        }
+    }
+}
+
+/// When the bucket is full again; nothing where it is.
+fn reset(bucket: &buckets::Bucket, now: Timestamp, zone: &TimeZone) -> String {
+    let seconds = i64::try_from(bucket.reset_s).unwrap_or(i64::MAX);
+    let at = bucket.period_end.or_else(|| now.checked_add(seconds.seconds()).ok());
+    let word = if bucket.period_end.is_some() { "Next" } else { "Full" };
+    match at {
+        Some(at) if seconds > 0 => {
+            format!("{word} in {}: {}", waiting(seconds), instant_in(zone, at))
+        }
+        _ => String::new(),
+    }
+}
+
+impl DayView {
+    fn of(day: &DayTotal) -> Self {
+        Self {
+            date: day.day,
+            text: day.day.strftime("%a %-d %b %Y").to_string(),
+            requests: Number::of(day.requests.into()),
+            tokens: Number::of(day.tokens.into()),
+        }
+    }
+}
+
+impl Chart {
+    fn of(days: &[DayTotal], first: Date, last: Date) -> Self {
+        let most = days.iter().map(|day| day.tokens).max().unwrap_or(0);
+        let heights = first.series(1.day()).take_while(|day| *day <= last).take(400).map(|day| {
+            let tokens = days.iter().find(|total| total.day == day).map_or(0, |total| total.tokens);
+            let height = i128::from(tokens) * 100 / i128::from(most.max(1));
+            // Little is more than nothing.
+            if tokens > 0 { height.max(2) } else { 0 }
+        });
+        let columns: Vec<_> = heights
+            .enumerate()
+            .map(|(index, height)| Column { x: index * 10 + 1, y: 100 - height, height })
+            .collect();
+        let label = |day: Date| day.strftime("%-d %b").to_string();
+        Self {
+            width: columns.len() * 10,
+            columns,
+            first: label(first),
+            last: label(last),
+            most: grouped(&most.to_string()),
+        }
+    }
+}
+
+impl InvoiceView {
+    fn of(invoice: &Invoice, zone: &TimeZone) -> Self {
+        let (from, to) = (invoice.period_start, invoice.period_end);
+        let number = invoice.number.as_deref();
+        Self {
+            number: number.unwrap_or("Number to come").to_owned(),
+            state: state(invoice.state),
+            period: format!("{} to {}", instant_in(zone, from), instant_in(zone, to)),
+            currency: invoice.currency.to_string(),
+            lines: invoice.lines.iter().map(LineView::of).collect(),
+            total: Number::money(invoice.total),
+        }
+    }
+}
+
+impl LineView {
+    fn of(line: &Line) -> Self {
+        let none = || "–".to_owned();
+        let quantity = line.quantity.zip(line.unit).map_or_else(none, |(quantity, unit)| {
+            format!("{} {}", grouped(&quantity.to_string()), unit.as_str())
+        });
+        Self {
+            name: line.name.clone(),
+            details: details(line),
+            quantity,
+            unit_price: line.unit_price.map_or_else(none, |price| price.to_string()),
+            amount: Number::money(line.amount),
+        }
+    }
+}
+
+fn state(state: InvoiceState) -> &'static str {
+    match state {
+        InvoiceState::Draft => "draft",
+        InvoiceState::Grace => "not final yet",
+        InvoiceState::Final => "final",
+        InvoiceState::Sent => "sent",
+        InvoiceState::Paid => "paid",
+        InvoiceState::Void => "void",
+    }
+}
+
+/// What else the amount comes from: `1,000 included; 0.01 up to 50, then 0.005`.
+fn details(line: &Line) -> String {
+    let mut details = Vec::new();
+    if let Some(included) = line.included.filter(|included| !included.is_zero()) {
+        details.push(format!("{} included", grouped(&included.to_string())));
+    }
+    let tiers: Vec<_> = line
+        .tiers
+        .iter()
+        .map(|tier| match tier.up_to {
+            Some(up_to) => format!("{} up to {}", tier.unit_price, grouped(&up_to.to_string())),
+            None => format!("{} for each further one", tier.unit_price),
+        })
+        .collect();
+    if !tiers.is_empty() {
+        details.push(tiers.join(", "));
+    }
+    if let Some(share) = line.share {
+        let (part, whole) = (share.quarter_hours.to_string(), share.of.to_string());
+        details.push(format!(
+            "in force for {} of the period's {} quarter hours",
+            grouped(&part),
+            grouped(&whole)
+        ));
+    }
+    details.join("; ")
+}
+
+/// Groups the digits before the point: `-1234567.50` becomes `-1,234,567.50`.
+fn grouped(number: &str) -> String {
+    let (sign, digits) = number.strip_prefix('-').map_or(("", number), |digits| ("−", digits));
+    let (whole, rest) = digits.find('.').map_or((digits, ""), |point| digits.split_at(point));
+    let mut text = sign.to_owned();
+    for (index, digit) in whole.chars().enumerate() {
+        if index > 0 && (whole.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text + rest
+}
+
+fn instant_in(zone: &TimeZone, instant: Timestamp) -> String {
+    zone.to_datetime(instant).strftime("%-d %b %Y, %H:%M").to_string()
+}
+
+fn date_of(zone: &TimeZone, instant: Timestamp) -> Date {
+    zone.to_datetime(instant).date()
+}
+
+/// The last day of a period that ends at `end`.
+fn last_day(zone: &TimeZone, end: Timestamp) -> Date {
+    date_of(zone, end.checked_sub(1.second()).unwrap_or(end))
+}
+
+/// `9 d 3 h`, `3 h 12 min`, `4 min`, `12 s`.
+fn waiting(seconds: i64) -> String {
+    let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);
+    match (days, hours, minutes) {
+        (1.., ..) => format!("{days} d {hours} h"),
+        (_, 1.., _) => format!("{hours} h {minutes} min"),
+        (_, _, 1..) => format!("{minutes} min"),
+        _ => format!("{seconds} s"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn digits_are_grouped_before_the_point_only() {
+        for (number, text) in [
+            ("0", "0"),
+            ("999", "999"),
+            ("1000", "1,000"),
+            ("1234567.8901", "1,234,567.8901"),
+            ("-100000.00", "−100,000.00"),
+        ] {
+            assert_eq!(grouped(number), text);
+        }
+    }
+
+    #[test]
+    fn waits_are_said_in_two_units_at_most() {
+        for (seconds, text) in
+            [(0, "0 s"), (59, "59 s"), (60, "1 min"), (3_725, "1 h 2 min"), (90_061, "1 d 1 h")]
+        {
+            assert_eq!(waiting(seconds), text);
+        }
+    }
+
+    #[test]
+    fn what_comes_from_outside_is_escaped() {
+        let page = Failure { status: 400, detail: "<script>".to_owned() };
+        assert!(!page.render().unwrap().contains("<script>"));
+    }
+}
