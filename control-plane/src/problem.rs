@@ -95,9 +95,17 @@ impl From<sqlx::Error> for ApiError {
             sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed => {
                 Self::Unavailable("Postgres", Box::new(error))
             }
+            sqlx::Error::Database(ref cause) if cause.code().is_some_and(is_outage) => {
+                Self::Unavailable("Postgres", Box::new(error))
+            }
             other => Self::internal(other),
         }
     }
+}
+
+/// Whether a SQLSTATE says that the server is starting, stopping, full or cut off.
+fn is_outage(code: std::borrow::Cow<'_, str>) -> bool {
+    ["57P", "53", "08"].iter().any(|class| code.starts_with(class))
 }
 
 impl IntoResponse for ApiError {

@@ -1,10 +1,14 @@
 //! Structured logs and metrics.
 
-use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use thiserror::Error;
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{Config, LogFormat};
+
+/// The bounds of histograms of times.
+const SECONDS: &[f64] =
+    &[0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0];
 
 #[derive(Debug, Error)]
 pub enum TelemetryError {
@@ -27,5 +31,6 @@ pub fn init_logs(config: &Config) -> Result<(), TelemetryError> {
 
 /// Collects metrics from now on, in this process.
 pub fn init_metrics() -> Result<PrometheusHandle, TelemetryError> {
-    Ok(PrometheusBuilder::new().install_recorder()?)
+    let times = Matcher::Suffix("_seconds".to_owned());
+    Ok(PrometheusBuilder::new().set_buckets_for_metric(times, SECONDS)?.install_recorder()?)
 }

@@ -11,7 +11,7 @@
 //! unit. The total is the sum of the lines as they stand there.
 
 mod charge;
-#[cfg(all(test, not(target_arch = "wasm32")))]
+#[cfg(test)]
 mod properties;
 #[cfg(test)]
 mod tests;

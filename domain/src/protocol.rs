@@ -53,7 +53,7 @@ pub struct LeaseAsk {
     pub want: Amount,
     /// Admitted by this gateway and not yet said.
     pub spent: Amount,
-    /// Given back; ignored when `stamp` is not the current one.
+    /// Given back; ignored when `stamp` is not the current one. Beyond what is held it is ignored too.
     #[serde(default)]
     pub refund: Amount,
     /// Admitted in an outage without a lease; the buckets pay it, below zero if need be.
@@ -74,7 +74,8 @@ pub struct LeaseAnswer {
     /// The call that this answers.
     pub call: u64,
     pub state: TenantState,
-    /// Names period, limit versions and Redis epoch. When it differs from the one the gateway
+    /// Names period, limits and Redis epoch, and this lease: a gateway whose lease has ended gets
+    /// another. When it differs from the one the gateway
     /// holds, `granted` replaces what is held instead of adding to it.
     pub stamp: String,
     /// Zero in both units when the need was not met.
@@ -114,7 +115,8 @@ pub struct LimitStatus {
     pub remaining: Quantity,
     /// The length of the period; for a continuous limit, how long it takes from empty to full.
     pub window_s: u64,
-    /// Until the period ends; for a continuous limit, until the bucket is full.
+    /// Until the period ends; for a continuous limit, until the bucket is full, or where it is
+    /// violated, until it holds the need, so that it is not later than `Retry-After`.
     pub reset_s: u64,
     /// Whether this limit is why the need was not met.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]

@@ -132,7 +132,8 @@ async fn two_runs_at_once_and_a_repeated_one_make_each_invoice_once() -> Result<
     }
     let as_of = "2025-07-01T00:00:00Z";
     let (first, second) = tokio::join!(run(&fleet, as_of), run(&fleet, as_of));
-    (first?, second?);
+    first?;
+    second?;
     assert_eq!(run(&fleet, as_of).await?, "0 invoices made for 6 tenants.\n");
 
     let sql = "select count(*), count(distinct (tenant_id, period_start)), min(number), max(number), sum(total_minor) from invoice";

@@ -38,7 +38,8 @@ pub fn without_lease(ask: &LeaseAsk, state: TenantState, now_ms: i64) -> LeaseAn
     }
 }
 
-/// Of a tenant that could not be decided on: the lease that the gateway holds stays as it is.
+/// Of a tenant that could not be decided on: the stamp stays, so nothing is replaced; the gateway
+/// asks again soon, and the lease that it holds is renewed then.
 pub fn undecided(ask: &LeaseAsk, now_ms: i64, ask_again_ms: u64) -> LeaseAnswer {
     LeaseAnswer {
         stamp: ask.stamp.clone(),

@@ -2,6 +2,8 @@
 
 use proptest::prelude::*;
 use rust_decimal::Decimal;
+#[cfg(target_arch = "wasm32")]
+use wasm_bindgen_test::wasm_bindgen_test as test;
 
 use super::*;
 use crate::{

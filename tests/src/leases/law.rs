@@ -3,9 +3,10 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use serde_json::json;
 
 use super::{Numbers, Worker, amount, control_planes};
-use crate::harness::{SOON, continuous, wait_for};
+use crate::harness::{Fleet, SOON, continuous, wait_for};
 
 /// What was granted, and between which instants.
 struct Grant {
@@ -66,10 +67,15 @@ async fn take(worker: &Worker, seed: u64, ends: Instant) -> Result<Vec<Grant>> {
     Ok(grants)
 }
 
+/// Leases of 10 s, so that none ends while a test looks at it.
+async fn long_leases() -> Result<Fleet> {
+    Fleet::with(|stack| stack.gateways(0).variable("WEIR_LEASE_TTL_MS", "10000")).await
+}
+
 /// What a gateway holds is no room to refill: else a lease in hand would add to the burst.
 #[tokio::test]
 async fn a_lease_in_hand_does_not_refill() -> Result<()> {
-    let fleet = control_planes(1).await?;
+    let fleet = long_leases().await?;
     fleet.tenant("acme", &[continuous("rate", "tokens", 100, 10_000, 1_000)], &[]).await?;
     let (holder, other) = (Worker::new(&fleet, "g1", "w"), Worker::new(&fleet, "g2", "w"));
     let lease = holder.ask("acme", amount(100, 1), amount(100, 1)).await?;
@@ -81,7 +87,7 @@ async fn a_lease_in_hand_does_not_refill() -> Result<()> {
     let mut say = holder.next("acme", amount(0, 0), amount(0, 0));
     (say.stamp, say.spent) = (lease.stamp, amount(60, 0));
     holder.send(&say).await?;
-    wait_for("what was spent to refill", Duration::from_millis(1_000), async || {
+    wait_for("what was spent to refill", SOON, async || {
         let answer = other.ask("acme", amount(50, 1), amount(50, 1)).await?;
         Ok((answer.granted == amount(50, 1)).then_some(()))
     })
@@ -90,6 +96,37 @@ async fn a_lease_in_hand_does_not_refill() -> Result<()> {
     // The first lease ends with 40 unspent, the second with 50.
     wait_for("the leases to end", SOON, async || {
         let answer = holder.ask("acme", amount(100, 1), amount(100, 1)).await?;
+        Ok((answer.granted == amount(100, 1)).then_some(()))
+    })
+    .await
+}
+
+/// Other terms replace a lease, but what was dealt under the old ones counts until its end: the
+/// gateway may spend it until it hears of the new ones.
+#[tokio::test]
+async fn a_change_of_terms_does_not_double_the_burst() -> Result<()> {
+    let fleet = long_leases().await?;
+    let rate = |amount| [continuous("rate", "tokens", 100, amount, 1_000)];
+    fleet.tenant("acme", &rate(10_000), &[]).await?;
+    let (holder, other) = (Worker::new(&fleet, "g1", "w"), Worker::new(&fleet, "g2", "w"));
+    let lease = holder.ask("acme", amount(100, 1), amount(100, 1)).await?;
+    assert_eq!(lease.granted, amount(100, 1));
+    let base = |stamp: &str| stamp.split('.').next().unwrap_or_default().to_owned();
+
+    let plan = json!({ "currency": "USD", "limits": rate(20_000), "prices": [] });
+    fleet.admin.put("/plans/acme-plan", &plan).await?.ok()?;
+    wait_for("the new terms", SOON, async || {
+        let answer = other.ask("acme", amount(0, 0), amount(0, 0)).await?;
+        Ok((base(&answer.stamp) != base(&lease.stamp)).then_some(()))
+    })
+    .await?;
+    for worker in [&holder, &other] {
+        let answer = worker.ask("acme", amount(1, 1), amount(1, 1)).await?;
+        assert_eq!(answer.granted, amount(0, 0));
+        assert_ne!(answer.stamp, lease.stamp);
+    }
+    wait_for("the old lease to end", SOON, async || {
+        let answer = other.ask("acme", amount(100, 1), amount(100, 1)).await?;
         Ok((answer.granted == amount(100, 1)).then_some(()))
     })
     .await
