@@ -118,8 +118,9 @@ pub struct LimitStatus {
     /// Until the period ends; for a continuous limit, until the bucket is full, or where it is
     /// violated, until it holds the need, so that it is not later than `Retry-After`.
     pub reset_s: u64,
-    /// Whether this limit is why the need was not met.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    /// Whether this limit is why the need was not met. Always written: the filter also keeps this
+    /// struct in a format without field names, where a field left out makes the rest unreadable.
+    #[serde(default)]
     pub violated: bool,
 }
 

@@ -246,7 +246,10 @@ fn clock_offset_ns(now_ms: i64, sent_ns: u64) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use weir_domain::id::TenantId;
+    use weir_domain::{
+        id::{LimitName, TenantId},
+        limit::Unit,
+    };
 
     fn amount(tokens: u32, requests: u32) -> Amount {
         Amount { tokens: Quantity::from(tokens), requests: Quantity::from(requests) }
@@ -352,5 +355,25 @@ mod tests {
         assert!(!refusal.refuses(amount(1, 1), refusal.until_ns));
         slot.apply(&answer("s1", Amount::ZERO, 2_000, 1_001), amount(50, 1), 7, 0, 0);
         assert!(!slot.refusal.unwrap().refuses(amount(49, 1), 10));
+    }
+
+    #[test]
+    fn workers_read_the_slot_that_another_has_written() {
+        let mut slot = leased(amount(10, 10));
+        slot.limits = [true, false].map(|violated| limit("monthly", violated)).into();
+        let bytes = slot.encode().unwrap();
+        assert_eq!(Slot::decode(Some(&bytes)), slot);
+    }
+
+    fn limit(name: &str, violated: bool) -> LimitStatus {
+        LimitStatus {
+            name: LimitName::new(name).unwrap(),
+            unit: Unit::Tokens,
+            capacity: Quantity::from(10),
+            remaining: Quantity::from(3),
+            window_s: 60,
+            reset_s: 30,
+            violated,
+        }
     }
 }
