@@ -60,10 +60,14 @@ pub fn run_shown(command: &mut Command) -> Result<()> {
 /// A cargo that behaves as if called from a shell in the workspace.
 ///
 /// Inside `cargo run` and `cargo test`, variables of the running package are set; build scripts
-/// that watch them would run again at each change between inside and outside.
+/// that watch them would run again at each change between inside and outside. And a `DATABASE_URL`
+/// that happens to be set must not decide whether the control plane compiles.
 pub fn cargo() -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(crate::workspace());
+    if env::var_os("SQLX_OFFLINE").is_none() {
+        command.env("SQLX_OFFLINE", "true");
+    }
     for (name, _) in env::vars_os() {
         let name = name.to_string_lossy().into_owned();
         let of_a_package = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_"];
@@ -105,7 +109,10 @@ struct Shown<'a>(&'a Command);
 
 impl fmt::Display for Shown<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0.get_program().to_string_lossy())?;
+        let program = Path::new(self.0.get_program());
+        let cargo = program.file_name().is_some_and(|name| name == "cargo");
+        let program = if cargo { Path::new("cargo") } else { program };
+        write!(f, "{}", program.display())?;
         self.0.get_args().try_for_each(|argument| write!(f, " {}", argument.to_string_lossy()))
     }
 }
