@@ -212,7 +212,6 @@ impl Worker {
                     slot.apply(answer, call.ask.need, number, call.sent_ns, now_ns);
                     (slot.encode(), ())
                 });
-                tenant.see_limits(answer.limits.clone(), now_ns);
                 self.tenants.prove(index);
                 self.list(index);
                 self.serve_waiters(index, now_ns);

@@ -34,7 +34,11 @@ pub struct Slot {
     pub caller: u64,
     pub caller_until_ns: u64,
     pub refusal: Option<Refusal>,
+    /// The limits when the newest answer came, at `limits_ns`.
     pub limits: Vec<LimitStatus>,
+    pub limits_ns: u64,
+    /// Drawn since then, less what came back.
+    pub drawn_since_limits: Amount,
 }
 
 /// The control plane said no to `need`; until `until_ns` the gateway says so on its own.
@@ -96,6 +100,7 @@ impl Slot {
         let slice = cost.max(quarters);
         self.free = self.free.checked_sub(slice)?;
         self.drawn = self.drawn.saturating_add(slice);
+        self.drawn_since_limits = self.drawn_since_limits.saturating_add(slice);
         self.used_ns = now_ns;
         let low = self.is_low(now_ns) && now_ns >= self.caller_until_ns;
         Some(Drawn {
@@ -121,6 +126,7 @@ impl Slot {
         if self.stamp == stamp {
             self.free = self.free.saturating_add(rest);
             self.drawn = self.drawn.saturating_sub(rest);
+            self.drawn_since_limits = self.drawn_since_limits.saturating_sub(rest);
             self.spent = self.spent.saturating_add(spent);
         }
     }
@@ -206,6 +212,8 @@ impl Slot {
         self.clock_offset_ns = clock_offset_ns(answer.now_ms, sent_ns);
         self.free = self.free.saturating_add(answer.granted);
         self.limits.clone_from(&answer.limits);
+        self.limits_ns = now_ns;
+        self.drawn_since_limits = Amount::ZERO;
         let refused = answer.state == TenantState::Active && !answer.granted.covers(need);
         self.refusal = refused.then(|| Refusal {
             need,

@@ -9,7 +9,7 @@ use weir_domain::{
 };
 
 use crate::{
-    slot::{Drawn, Refusal},
+    slot::{Drawn, Refusal, Slot},
     usage::UsageLog,
 };
 
@@ -38,7 +38,7 @@ pub struct Tenant {
     pub suspended_until_ns: u64,
     pub refusal: Option<Refusal>,
     pub limits: Rc<Limits>,
-    /// Admitted by this worker since it saw `limits`.
+    /// Admitted by this worker, or drawn by others, since `limits` were told.
     spent_since_limits: Amount,
     pub next_call: u64,
     pub call: Option<PendingCall>,
@@ -168,13 +168,15 @@ impl Tenant {
         self.end_ns = self.end_ns.max(end_ns);
     }
 
-    /// Notes what the control plane told of the limits.
-    pub fn see_limits(&mut self, list: Vec<LimitStatus>, now_ns: u64) {
-        self.limits = Rc::new(Limits { list, at_ns: now_ns });
-        self.spent_since_limits = Amount::ZERO;
+    /// Notes the limits as the slot has them. What others drew since they were told counts as spent.
+    pub fn see_limits(&mut self, slot: &Slot) {
+        if self.limits.at_ns != slot.limits_ns {
+            self.limits = Rc::new(Limits { list: slot.limits.clone(), at_ns: slot.limits_ns });
+        }
+        self.spent_since_limits = slot.drawn_since_limits.saturating_sub(self.slice);
     }
 
-    /// What this worker admitted since the limits were told.
+    /// What was admitted since the limits were told, as far as this worker knows.
     pub fn spent_since_limits(&self) -> Amount {
         self.spent_since_limits
     }

@@ -13,7 +13,7 @@ use crate::{
     refusal::Refused,
     slot::{Drawn, Slot},
     stats::{Counter, Stats},
-    tenant::{Limits, Waiter},
+    tenant::Waiter,
     tenants::{Index, Known, Tenants},
     usage::UsageLog,
     usage_calls::UsageCalls,
@@ -222,8 +222,8 @@ impl Worker {
             None => match slot.refusal.filter(|refusal| refusal.refuses(cost, now_ns)) {
                 Some(refusal) => {
                     tenant.refusal = Some(refusal);
-                    let limits = Rc::new(Limits { list: slot.limits, at_ns: now_ns });
-                    tenant.limits = Rc::clone(&limits);
+                    tenant.see_limits(&slot);
+                    let limits = Rc::clone(&tenant.limits);
                     Draw::Refused(Refused::Limit { refusal, cost, limits })
                 }
                 None => Draw::Empty,
@@ -239,10 +239,8 @@ impl Worker {
             return Draw::Empty;
         };
         tenant.refusal = None;
-        if tenant.limits.list != slot.limits {
-            tenant.see_limits(slot.limits.clone(), now_ns);
-        }
         tenant.hold(drawn);
+        tenant.see_limits(slot);
         if tenant.take(cost, now_ns, &mut self.usage) { Draw::Took } else { Draw::Empty }
     }
 

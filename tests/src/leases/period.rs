@@ -103,7 +103,10 @@ async fn limits_are_debited_together_or_not_at_all() -> Result<()> {
 
     let refused = worker.ask("acme", amount(10, 6), amount(10, 6)).await?;
     let granted = worker.ask("acme", amount(10, 5), amount(10, 5)).await?;
-    let empty = worker.ask("acme", amount(1, 1), amount(1, 1)).await?;
+    let mut ask = worker.next("acme", amount(1, 1), amount(1, 1));
+    granted.stamp.clone_into(&mut ask.stamp);
+    ask.spent = amount(10, 5);
+    let empty = worker.send(&ask).await?;
 
     assert_eq!(refused.granted, amount(0, 0));
     let violated: Vec<bool> = refused.limits.iter().map(|limit| limit.violated).collect();
