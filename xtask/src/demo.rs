@@ -42,6 +42,8 @@ pub fn run(options: Options) -> Result<()> {
     let parts = Parts::provide()?;
     tokio::runtime::Runtime::new()?.block_on(async {
         tokio::select! {
+            // The demo first: at its end it waits for Ctrl-C itself.
+            biased;
             done = demo(&parts, options) => done,
             _ = tokio::signal::ctrl_c() => bail!("interrupted"),
         }
@@ -54,14 +56,18 @@ async fn demo(parts: &Parts, options: Options) -> Result<()> {
     let admin = Admin::new(&stack)?;
     let mut rows = tenants::create(&admin).await?;
 
-    println!("\nTraffic through Envoy for {} s\n", TRAFFIC.as_secs());
+    println!("\nTraffic through Envoy for {} s; a request costs one token\n", TRAFFIC.as_secs());
+    for row in &rows {
+        println!("  {:<12}{}", row.tenant, row.terms);
+    }
+    println!();
     let mut table = Table::new();
     drive(&stack, &admin, &mut rows, &mut table).await?;
     let conserved = settle(&admin, &mut rows).await?;
     table.draw_last(&rows)?;
 
     println!("\nThe billing period ends\n");
-    for row in rows.iter_mut().filter(|row| row.plan.is_some()) {
+    for row in rows.iter_mut().filter(|row| row.is_tenant) {
         let invoice = admin.post(&format!("/tenants/{}/billing-period/end", row.tenant)).await?;
         report::print_invoice(&invoice);
         row.invoice = Some(invoice);
@@ -118,7 +124,7 @@ async fn drive(stack: &Stack, admin: &Admin, rows: &mut [Row], table: &mut Table
 
 /// What the admin API says of each tenant.
 async fn look_up(admin: &Admin, rows: &mut [Row]) -> Result<()> {
-    for row in rows.iter_mut().filter(|row| row.plan.is_some()) {
+    for row in rows.iter_mut().filter(|row| row.is_tenant) {
         let usage = admin.get(&format!("/tenants/{}/usage", row.tenant)).await?;
         let count = |field: &str| {
             usage[field].as_u64().with_context(|| format!("no count `{field}` in {usage}"))

@@ -7,20 +7,41 @@ use super::{admin::Admin, tenants::Row};
 use crate::stack::Stack;
 
 pub(super) fn print_invoice(invoice: &Value) {
-    let text = |value: &Value| match value {
+    println!("  {}  {}", text(&invoice["number"]), text(&invoice["tenant"]));
+    for line in invoice["lines"].as_array().into_iter().flatten() {
+        print_line(&text(&line["name"]), &how(line), &text(&line["amount"]));
+    }
+    let total = format!("{} {}", text(&invoice["currency"]), text(&invoice["total"]));
+    print_line("Total", "", &total);
+    println!();
+}
+
+fn print_line(name: &str, how: &str, amount: &str) {
+    println!("    {name:<12}{how:<36}{amount:>14}");
+}
+
+/// How the amount of a line comes about.
+fn how(line: &Value) -> String {
+    let quantity = text(&line["quantity"]);
+    let tiers = line["tiers"].as_array().map_or(0, Vec::len);
+    let mut how = match text(&line["unit_price"]) {
+        price if !price.is_empty() => format!("{quantity} × {price}"),
+        _ if tiers > 0 => format!("{quantity} in {tiers} tiers"),
+        _ => quantity,
+    };
+    if let Some(included @ 1..) = line["included"].as_u64() {
+        how = format!("{how}, {included} included");
+    }
+    how
+}
+
+/// A JSON value as one reads it; nothing for null.
+fn text(value: &Value) -> String {
+    match value {
         Value::String(text) => text.clone(),
         Value::Null => String::new(),
         other => other.to_string(),
-    };
-    let currency = text(&invoice["currency"]);
-    println!("  {}  {}", text(&invoice["number"]), text(&invoice["tenant"]));
-    for line in invoice["lines"].as_array().into_iter().flatten() {
-        let price = &line["unit_price"];
-        let quantity = text(&line["quantity"]);
-        let how = if price.is_null() { quantity } else { format!("{quantity} × {}", text(price)) };
-        println!("    {:<24}{how:>18}{:>14}", text(&line["name"]), text(&line["amount"]));
     }
-    println!("    {:<24}{:>18}{:>14} {currency}\n", "Total", "", text(&invoice["total"]));
 }
 
 pub(super) fn print_conserved(conserved: bool) {
@@ -50,6 +71,12 @@ pub(super) async fn print_surfaces(stack: &Stack, admin: &Admin) -> Result<()> {
         ),
         ("Tenant portal", format!("{weir}/portal with the API key {key}")),
         (
+            "  … without a browser",
+            format!(
+                "curl -sL -c /tmp/weir-cookies -b /tmp/weir-cookies -d key={key} {weir}/portal/sign-in"
+            ),
+        ),
+        (
             "Edge API, for gateways",
             format!(
                 "curl -H 'authorization: Bearer {gateway_token}' '{weir}/edge/v1/config?version=1&after=0'"
@@ -57,7 +84,7 @@ pub(super) async fn print_surfaces(stack: &Stack, admin: &Admin) -> Result<()> {
         ),
         ("Metrics", format!("curl {weir}/metrics")),
         ("Health", format!("curl {weir}/readyz")),
-        ("The filter's counters", format!("curl '{envoy}/stats?filter=weir'")),
+        ("The filter's counters", format!("curl '{envoy}/stats?filter=wasmcustom.weir'")),
         ("Logs", stack.folder().display().to_string()),
     ] {
         println!("  {surface:<24}{try_it}");
@@ -68,7 +95,7 @@ pub(super) async fn print_surfaces(stack: &Stack, admin: &Admin) -> Result<()> {
 /// The object that `--json` prints, in the form that the README documents.
 pub(super) fn json(rows: &[Row], conserved: bool) -> Result<Value> {
     let mut tenants = Map::new();
-    for row in rows.iter().filter(|row| row.plan.is_some()) {
+    for row in rows.iter().filter(|row| row.is_tenant) {
         let invoice =
             row.invoice.as_ref().with_context(|| format!("{} has no invoice", row.tenant))?;
         let summary = json!({

@@ -48,14 +48,14 @@ impl Table {
 }
 
 fn lines(rows: &[Row]) -> Vec<String> {
-    let head = ["tenant", "sent", "200", "401", "403", "429", "other", "left", "ledger", "plan"];
+    let head = ["tenant", "sent", "200", "401", "403", "429", "other", "left", "ledger"];
     let mut lines = vec![line(&head.map(str::to_owned))];
     lines.extend(rows.iter().map(|row| {
         let shown = [401, 403, 429].map(|status| row.counts.of(status));
         let other = row.counts.total() - row.admitted() - shown.iter().sum::<u64>();
         let known =
             |value: Option<u64>| value.map_or_else(|| "–".to_owned(), |value| value.to_string());
-        let ledger = row.plan.map(|_| row.ledger_tokens);
+        let ledger = row.is_tenant.then_some(row.ledger_tokens);
         line(&[
             row.tenant.to_owned(),
             row.counts.total().to_string(),
@@ -66,15 +66,15 @@ fn lines(rows: &[Row]) -> Vec<String> {
             other.to_string(),
             known(row.remaining),
             known(ledger),
-            row.plan.unwrap_or("not a tenant").to_owned(),
         ])
     }));
     lines.push(String::new());
     lines
 }
 
-fn line(cells: &[String; 10]) -> String {
-    let [tenant, numbers @ .., plan] = cells;
+/// Narrow, since a line that wraps can't be redrawn.
+fn line(cells: &[String; 9]) -> String {
+    let [tenant, numbers @ ..] = cells;
     let numbers: String = numbers.iter().map(|number| format!("{number:>8}")).collect();
-    format!("  {tenant:<10}{numbers}   {plan}")
+    format!("  {tenant:<10}{numbers}")
 }

@@ -14,8 +14,10 @@ const SUSPENDED: &str = "suspended";
 /// A caller, what it saw, and what Weir says of it.
 pub(super) struct Row {
     pub(super) tenant: &'static str,
-    /// In words; none for strangers, who have no plan.
-    pub(super) plan: Option<&'static str>,
+    /// The plan in words.
+    pub(super) terms: &'static str,
+    /// Strangers have no ledger and no invoice.
+    pub(super) is_tenant: bool,
     clients: usize,
     pause: Duration,
     pub(super) counts: Arc<Counts>,
@@ -26,15 +28,11 @@ pub(super) struct Row {
 }
 
 impl Row {
-    fn new(
-        tenant: &'static str,
-        plan: Option<&'static str>,
-        clients: usize,
-        pause_ms: u64,
-    ) -> Self {
+    fn new(tenant: &'static str, terms: &'static str, clients: usize, pause_ms: u64) -> Self {
         Self {
             tenant,
-            plan,
+            terms,
+            is_tenant: true,
             clients,
             pause: Duration::from_millis(pause_ms),
             counts: Arc::default(),
@@ -66,11 +64,13 @@ pub(super) async fn create(admin: &Admin) -> Result<Vec<Row>> {
         admin.put_json(&format!("/plans/{plan}"), &terms).await?;
         admin.post_json("/tenants", &json!({ "id": plan, "plan": plan })).await?;
     }
+    let suspended = "10,000 a month; 49.00 with 50 included, then 0.001; suspended on the way";
+    let stranger = Row { is_tenant: false, ..Row::new("stranger", "not a tenant", 1, 200) };
     Ok(vec![
-        Row::new("plenty", Some("1,000,000 a month; 0.0001 each"), 4, 4),
-        Row::new("runs-dry", Some("100 a month; graduated"), 2, 50),
-        Row::new(SUSPENDED, Some("10,000 a month; 49.00 with 50 included"), 2, 40),
-        Row::new("stranger", None, 1, 200),
+        Row::new("plenty", "1,000,000 a month; 0.0001 each", 4, 4),
+        Row::new("runs-dry", "100 a month; 0.01 each, from the 51st 0.005", 2, 50),
+        Row::new(SUSPENDED, suspended, 2, 40),
+        stranger,
     ])
 }
 
