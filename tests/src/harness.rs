@@ -64,7 +64,7 @@ impl Fleet {
     /// A stack that differs, such as `Fleet::with(|stack| stack.gateways(2))`.
     pub(crate) async fn with(change: impl FnOnce(Builder<'_>) -> Builder<'_>) -> Result<Self> {
         let (parts, postgres) = shared().await?;
-        Self::of(change(Stack::builder(parts, postgres))).await
+        Self::of(change(Self::patient(Stack::builder(parts, postgres)))).await
     }
 
     /// With a Postgres server of its own, for tests that kill or stop it.
@@ -73,7 +73,13 @@ impl Fleet {
     ) -> Result<Self> {
         let (parts, _) = shared().await?;
         let postgres = Postgres::start(&parts.tools.postgres_bin).await?;
-        Self::of(change(Stack::builder(parts, &postgres))).await
+        Self::of(change(Self::patient(Stack::builder(parts, &postgres)))).await
+    }
+
+    /// A busy machine may take longer than clients would like to; it must not fail tests of other
+    /// things than time.
+    fn patient(stack: Builder<'_>) -> Builder<'_> {
+        stack.plugin(json!({ "max_wait_ms": 5_000, "control_plane": { "timeout_ms": 3_000 } }))
     }
 
     async fn of(stack: Builder<'_>) -> Result<Self> {

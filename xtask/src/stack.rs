@@ -121,9 +121,12 @@ impl Builder<'_> {
         self
     }
 
-    /// Merged into the plugin configuration of `envoy/envoy.yaml`; null removes a field.
+    /// Merged into the plugin configuration of `envoy/envoy.yaml`; null removes a field. Said
+    /// again, it changes the fields that it names.
     pub fn plugin(mut self, configuration: Value) -> Self {
-        self.plugin = configuration;
+        if let (Value::Object(said), Value::Object(more)) = (&mut self.plugin, configuration) {
+            said.extend(more);
+        }
         self
     }
 
