@@ -91,7 +91,7 @@ impl Worker {
         let Some(slot) = slot.filter(|slot| slot.stamp == tenant.stamp) else {
             return;
         };
-        tenant.extend(slot.end_ns);
+        tenant.extend(slot.end_ns, slot.clock_offset_ns);
         let refused = slot.refusal.is_some_and(|refusal| now_ns < refusal.until_ns);
         if slot.is_live(now_ns) && slot.end_ns.saturating_sub(now_ns) < RENEW_NS && !refused {
             self.ask_for(index);
