@@ -41,8 +41,8 @@ pub struct LeaseRequest {
 #[serde(deny_unknown_fields)]
 pub struct LeaseAsk {
     pub tenant: TenantId,
-    /// Counts per worker and tenant from 1, and is repeated unchanged, with all else in this
-    /// struct, until it is answered.
+    /// Rises with each call of a worker for a tenant, and is repeated unchanged, with all else in
+    /// this struct, until it is answered. 1 to 2⁵³ − 1.
     pub call: u64,
     /// Of the lease that the gateway holds; empty without one.
     #[serde(default)]
