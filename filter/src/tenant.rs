@@ -47,6 +47,8 @@ pub struct Tenant {
     pub ask_queued: bool,
     /// Whether the worker's list of active tenants holds this one.
     pub listed: bool,
+    /// Whether the worker's list of tenants with waiting requests holds this one.
+    pub waiting_listed: bool,
 }
 
 /// A call for a lease that is not answered yet; it is repeated unchanged.
@@ -100,6 +102,7 @@ impl Tenant {
             waiters: VecDeque::new(),
             ask_queued: false,
             listed: false,
+            waiting_listed: false,
         }
     }
 

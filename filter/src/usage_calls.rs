@@ -202,6 +202,10 @@ impl Worker {
             self.put_back(index);
         }
         self.close_minutes();
+        // One that ends before its first tick has no name and no place to leave usage in yet.
+        if self.usage.is_empty() || (self.gateway.is_empty() && !self.start(now_ns)) {
+            return;
+        }
         while !self.usage.is_empty() {
             self.freeze_usage(now_ns);
         }
