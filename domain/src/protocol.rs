@@ -41,8 +41,8 @@ pub struct LeaseRequest {
 #[serde(deny_unknown_fields)]
 pub struct LeaseAsk {
     pub tenant: TenantId,
-    /// Counts per worker and tenant from 1, and is repeated unchanged, with all else in this
-    /// struct, until it is answered.
+    /// Rises with each call of a worker for a tenant, and is repeated unchanged, with all else in
+    /// this struct, until it is answered. 1 to 2⁵³ − 1.
     pub call: u64,
     /// Of the lease that the gateway holds; empty without one.
     #[serde(default)]
@@ -71,7 +71,7 @@ pub struct LeaseResponse {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LeaseAnswer {
     pub tenant: TenantId,
-    /// The call that this answers.
+    /// The call that this answers; 0 where the control plane could not decide: repeat the ask.
     pub call: u64,
     pub state: TenantState,
     /// Names period, limits and Redis epoch, and this lease: a gateway whose lease has ended gets
@@ -87,7 +87,8 @@ pub struct LeaseAnswer {
     /// When refused: what to tell the client. 0 with a limit that can never hold the need.
     #[serde(default)]
     pub retry_after_ms: u64,
-    /// When refused: how long the gateway refuses on its own what costs at least as much.
+    /// When refused: how long the gateway refuses on its own what costs at least as much. 0 when not
+    /// refused, even with nothing granted: then ask anew.
     #[serde(default)]
     pub ask_again_ms: u64,
     #[serde(default)]

@@ -170,7 +170,7 @@ impl Worker {
             self.lease_call_failed(
                 unanswered,
                 now_ns,
-                "the answer misses a tenant that was asked for",
+                "not every tenant that was asked for could be decided on",
             );
         }
     }

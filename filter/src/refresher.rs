@@ -146,7 +146,7 @@ impl Worker {
         self.refresher.retry_ns = 0;
         // First the slots, so that whoever hears of a change finds its slot marked.
         for tenant in &answer.tenants {
-            invalidate(&format!("weir/1/slot/{tenant}"));
+            invalidate(&format!("weir/1/slot/{tenant}"), now_ns);
         }
         host::update(CHANGES_KEY, |bytes| {
             let mut changes: Changes =
@@ -168,7 +168,7 @@ impl Worker {
     }
 
     /// Does what this worker has to do about changes that the refresher heard.
-    pub fn hear_changes(&mut self, _now_ns: u64) {
+    pub fn hear_changes(&mut self, now_ns: u64) {
         let changes = Changes::load();
         let heard = self.refresher.heard.replace(changes.sequence);
         if heard == Some(changes.sequence) {
@@ -181,7 +181,7 @@ impl Worker {
                     self.hear_change(tenant);
                 }
             }
-            _ => self.hear_that_all_changed(),
+            _ => self.hear_that_all_changed(now_ns),
         }
     }
 
@@ -192,12 +192,12 @@ impl Worker {
         }
     }
 
-    fn hear_that_all_changed(&mut self) {
+    fn hear_that_all_changed(&mut self, now_ns: u64) {
         self.tenants.forget_strangers();
         for index in self.tenants.indexes() {
             self.forget_verdicts(index);
             if let Some(tenant) = self.tenants.get_mut(index) {
-                invalidate(&tenant.slot_key);
+                invalidate(&tenant.slot_key, now_ns);
             }
         }
     }
@@ -259,13 +259,13 @@ impl Worker {
     }
 }
 
-fn invalidate(slot_key: &str) {
+fn invalidate(slot_key: &str, now_ns: u64) {
     host::update(slot_key, |bytes| {
         if bytes.is_none() {
             return (None, ());
         }
         let mut slot = Slot::decode(bytes);
-        slot.invalidate();
+        slot.invalidate(now_ns);
         (slot.encode(), ())
     });
 }

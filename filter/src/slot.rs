@@ -30,6 +30,8 @@ pub struct Slot {
     pub used_ns: u64,
     /// Nothing may be drawn before the control plane has been asked again: something changed.
     pub must_ask: bool,
+    /// When that last was so: the answer to a call that was sent before does not know of it.
+    pub changed_ns: u64,
     /// The worker whose call is under way, and until when that is believed.
     pub caller: u64,
     pub caller_until_ns: u64,
@@ -37,8 +39,10 @@ pub struct Slot {
     /// The limits when the newest answer came, at `limits_ns`.
     pub limits: Vec<LimitStatus>,
     pub limits_ns: u64,
-    /// Drawn since then, less what came back.
-    pub drawn_since_limits: Amount,
+    /// In workers' slices, or spent by them and not noted here yet.
+    pub outstanding: Amount,
+    /// Spent, and said in the call under way.
+    pub saying: Amount,
 }
 
 /// The control plane said no to `need`; until `until_ns` the gateway says so on its own.
@@ -100,7 +104,7 @@ impl Slot {
         let slice = cost.max(quarters);
         self.free = self.free.checked_sub(slice)?;
         self.drawn = self.drawn.saturating_add(slice);
-        self.drawn_since_limits = self.drawn_since_limits.saturating_add(slice);
+        self.outstanding = self.outstanding.saturating_add(slice);
         self.used_ns = now_ns;
         let low = self.is_low(now_ns) && now_ns >= self.caller_until_ns;
         Some(Drawn {
@@ -126,7 +130,7 @@ impl Slot {
         if self.stamp == stamp {
             self.free = self.free.saturating_add(rest);
             self.drawn = self.drawn.saturating_sub(rest);
-            self.drawn_since_limits = self.drawn_since_limits.saturating_sub(rest);
+            self.outstanding = self.outstanding.saturating_sub(rest).saturating_sub(spent);
             self.spent = self.spent.saturating_add(spent);
         }
     }
@@ -146,7 +150,7 @@ impl Slot {
         Some(CallBasis {
             stamp: self.stamp.clone(),
             want: need.max(target.saturating_sub(self.free)),
-            spent: std::mem::take(&mut self.spent),
+            spent: self.say_spent(),
             refund,
         })
     }
@@ -163,9 +167,22 @@ impl Slot {
         Some(CallBasis {
             stamp: self.stamp.clone(),
             want: Amount::ZERO,
-            spent: std::mem::take(&mut self.spent),
+            spent: self.say_spent(),
             refund: std::mem::take(&mut self.free),
         })
+    }
+
+    fn say_spent(&mut self) -> Amount {
+        let spent = std::mem::take(&mut self.spent);
+        self.saying = self.saying.saturating_add(spent);
+        spent
+    }
+
+    /// What was spent since the limits were told, or may have been by others than the one worker
+    /// that has `slice`.
+    pub fn spent_since_limits(&self, slice: Amount) -> Amount {
+        let others = self.outstanding.saturating_sub(slice);
+        self.spent.saturating_add(self.saying).saturating_add(others)
     }
 
     /// Turns what was drawn since the last measurement into the demand per lease span. Demand rises
@@ -205,27 +222,33 @@ impl Slot {
             self.stamp.clone_from(&answer.stamp);
             self.free = Amount::ZERO;
             self.spent = Amount::ZERO;
+            self.outstanding = Amount::ZERO;
         }
-        self.must_ask = false;
+        self.must_ask = sent_ns < self.changed_ns;
         self.now_ms = answer.now_ms;
         self.end_ns = sent_ns.saturating_add(answer.ttl_ms.saturating_mul(1_000_000));
         self.clock_offset_ns = clock_offset_ns(answer.now_ms, sent_ns);
         self.free = self.free.saturating_add(answer.granted);
         self.limits.clone_from(&answer.limits);
         self.limits_ns = now_ns;
-        self.drawn_since_limits = Amount::ZERO;
-        let refused = answer.state == TenantState::Active && !answer.granted.covers(need);
+        self.saying = Amount::ZERO;
+        // Nothing granted, and nothing to wait for: the answer to a repeated call that came too late.
+        let refused = answer.state == TenantState::Active
+            && answer.ask_again_ms > 0
+            && !answer.granted.covers(need)
+            && !self.must_ask;
+        let after = |ms: u64| now_ns.saturating_add(ms.saturating_mul(1_000_000));
         self.refusal = refused.then(|| Refusal {
             need,
-            until_ns: now_ns + answer.ask_again_ms.max(1).saturating_mul(1_000_000),
-            retry_ns: (answer.retry_after_ms > 0)
-                .then(|| now_ns + answer.retry_after_ms.saturating_mul(1_000_000)),
+            until_ns: after(answer.ask_again_ms),
+            retry_ns: (answer.retry_after_ms > 0).then(|| after(answer.retry_after_ms)),
         });
     }
 
     /// Something about the tenant changed: nothing is drawn before the control plane was asked again.
-    pub fn invalidate(&mut self) {
+    pub fn invalidate(&mut self, now_ns: u64) {
         self.must_ask = true;
+        self.changed_ns = now_ns;
         self.refusal = None;
     }
 }
@@ -360,12 +383,35 @@ mod tests {
     #[test]
     fn a_changed_tenant_is_asked_for_again_with_a_refund() {
         let mut slot = leased(amount(10, 10));
-        slot.invalidate();
+        slot.invalidate(5);
         assert_eq!(slot.draw(amount(1, 1), 10), None);
         let basis = slot.start_call(7, amount(1, 1), 10).unwrap();
         assert_eq!((basis.refund, slot.free), (amount(10, 10), Amount::ZERO));
-        slot.apply(&answer("s1", amount(8, 8), 2_000, 1_001), amount(1, 1), 7, 0, 0);
-        assert!(slot.draw(amount(1, 1), 10).is_some());
+        slot.apply(&answer("s1", amount(8, 8), 2_000, 1_001), amount(1, 1), 7, 10, 20);
+        assert!(slot.draw(amount(1, 1), 30).is_some());
+    }
+
+    #[test]
+    fn an_answer_from_before_a_change_does_not_undo_it() {
+        let mut slot = leased(amount(10, 10));
+        slot.invalidate(5);
+        slot.apply(&answer("s1", amount(8, 8), 2_000, 1_001), amount(1, 1), 7, 4, 6);
+        assert_eq!(slot.draw(amount(1, 1), 10), None);
+        slot.apply(&answer("s1", Amount::ZERO, 2_000, 1_001), amount(1, 1), 7, 4, 6);
+        assert_eq!(slot.refusal, None);
+    }
+
+    #[test]
+    fn a_grant_that_came_too_late_is_no_refusal() {
+        let mut slot = Slot::default();
+        let mut nothing = answer("s1", Amount::ZERO, 0, 1_001);
+        nothing.ask_again_ms = 0;
+        slot.apply(&nothing, amount(1, 1), 7, 0, 0);
+        assert_eq!(slot.refusal, None);
+        nothing.ask_again_ms = 20;
+        nothing.retry_after_ms = u64::MAX;
+        slot.apply(&nothing, amount(1, 1), 7, 0, 10);
+        assert_eq!(slot.refusal.unwrap().retry_ns, Some(u64::MAX));
     }
 
     #[test]

@@ -74,8 +74,12 @@ impl Worker {
         let Some(slot) = slot.filter(|slot| slot.is_live(now_ns)) else {
             return !idle;
         };
-        let unused_ns = now_ns.saturating_sub(slot.used_ns);
-        if unused_ns >= IDLE_LEASE_NS && !(slot.free.is_zero() && slot.spent.is_zero()) {
+        if now_ns.saturating_sub(slot.used_ns) < IDLE_LEASE_NS {
+            // The worker that drew last looks after the lease. If all who ever used a tenant kept
+            // reading its slot, that would cost more than the requests.
+            return !idle;
+        }
+        if !(slot.free.is_zero() && slot.spent.is_zero()) {
             self.give_back(index, now_ns);
         }
         // Until the lease is gone: another worker may have put something back meanwhile.
@@ -91,7 +95,7 @@ impl Worker {
         let Some(slot) = slot.filter(|slot| slot.stamp == tenant.stamp) else {
             return;
         };
-        tenant.extend(slot.end_ns);
+        tenant.extend(slot.end_ns, slot.clock_offset_ns);
         let refused = slot.refusal.is_some_and(|refusal| now_ns < refusal.until_ns);
         if slot.is_live(now_ns) && slot.end_ns.saturating_sub(now_ns) < RENEW_NS && !refused {
             self.ask_for(index);

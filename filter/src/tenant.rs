@@ -47,6 +47,8 @@ pub struct Tenant {
     pub ask_queued: bool,
     /// Whether the worker's list of active tenants holds this one.
     pub listed: bool,
+    /// Whether the worker's list of tenants with waiting requests holds this one.
+    pub waiting_listed: bool,
 }
 
 /// A call for a lease that is not answered yet; it is repeated unchanged.
@@ -100,6 +102,7 @@ impl Tenant {
             waiters: VecDeque::new(),
             ask_queued: false,
             listed: false,
+            waiting_listed: false,
         }
     }
 
@@ -163,9 +166,14 @@ impl Tenant {
         self.fast_until_ns = 0;
     }
 
-    /// The lease that the slice is of was renewed.
-    pub fn extend(&mut self, end_ns: u64) {
-        self.end_ns = self.end_ns.max(end_ns);
+    /// The lease that the slice is of was renewed. Its end comes with the clock that says what time
+    /// that is: by the clock from before, the end may lie past the period that the lease is of.
+    pub fn extend(&mut self, end_ns: u64, clock_offset_ns: i64) {
+        if end_ns > self.end_ns {
+            self.end_ns = end_ns;
+            self.clock_offset_ns = clock_offset_ns;
+            self.fast_until_ns = 0;
+        }
     }
 
     /// Notes the limits as the slot has them. What others drew since they were told counts as spent.
@@ -173,7 +181,7 @@ impl Tenant {
         if self.limits.at_ns != slot.limits_ns {
             self.limits = Rc::new(Limits { list: slot.limits.clone(), at_ns: slot.limits_ns });
         }
-        self.spent_since_limits = slot.drawn_since_limits.saturating_sub(self.slice);
+        self.spent_since_limits = slot.spent_since_limits(self.slice);
     }
 
     /// What was admitted since the limits were told, as far as this worker knows.
@@ -260,5 +268,22 @@ mod tests {
         let counted: Vec<_> =
             usage.take_records().iter().map(|r| (r.minute, r.tokens.get())).collect();
         assert_eq!(counted, [(100, 1), (101, 2)]);
+    }
+
+    /// The first call took 800 ms, so its clock is that much ahead; the renewal was fast, and lets
+    /// the slice live until minute 101, where its period ends.
+    #[test]
+    fn a_renewed_slice_is_never_counted_past_the_end_of_its_period() {
+        const MS: i64 = 1_000_000;
+        let mut usage = UsageLog::default();
+        let mut tenant = Tenant::new(TenantId::new("acme").unwrap());
+        let offset_ns = 101 * NS_PER_MINUTE - 2_000 * MS;
+        tenant.hold(slice(10, 1_200_000_000, offset_ns + 800 * MS));
+        assert!(tenant.take(ONE, 0, &mut usage));
+        tenant.extend(2_000_000_000, offset_ns);
+        assert!(tenant.take(ONE, 1_900_000_000, &mut usage));
+        tenant.close_minute(&mut usage);
+        let minutes: Vec<_> = usage.take_records().iter().map(|record| record.minute).collect();
+        assert_eq!(minutes, [100]);
     }
 }

@@ -34,6 +34,11 @@ impl UsageLog {
         self.records.is_empty()
     }
 
+    /// Whether more waits than one batch takes, so that nothing should be added yet.
+    pub fn is_full(&self) -> bool {
+        self.records.len() >= MAX_RECORDS
+    }
+
     /// The oldest records, as many as fit into a batch.
     pub fn take_records(&mut self) -> Vec<UsageRecord> {
         let count = self.records.len().min(MAX_RECORDS);
@@ -88,4 +93,21 @@ pub fn freeze(
         records,
     };
     Some(Frozen { sequence, body: serde_json::to_vec(&batch).ok()? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_waits_is_full_while_it_fills_a_batch() {
+        let mut usage = UsageLog::default();
+        let tenant = TenantId::new("acme").unwrap();
+        for minute in 0..=MAX_RECORDS {
+            assert_eq!(usage.is_full(), minute == MAX_RECORDS);
+            usage.add(&tenant, i64::try_from(minute).unwrap(), Amount::ZERO);
+        }
+        assert_eq!(usage.take_records().len(), MAX_RECORDS);
+        assert!(!usage.is_full() && !usage.is_empty());
+    }
 }

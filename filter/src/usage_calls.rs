@@ -122,7 +122,11 @@ impl Worker {
         self.usage_calls.beat(&worker, now_ns);
         let calls = &self.usage_calls;
         let due = now_ns.saturating_sub(calls.flushed_ns) >= self.config.flush_ms * 1_000_000;
-        if calls.outbox.batches.is_empty() && due {
+        if calls.outbox.batches.is_empty() && (due || self.usage.is_full()) {
+            // Else tenants go on counting where they are: what waits here would grow with time.
+            if !self.usage.is_full() {
+                self.close_minutes();
+            }
             self.freeze_usage(now_ns);
         }
         let calls = &mut self.usage_calls;
@@ -144,13 +148,16 @@ impl Worker {
         }
     }
 
-    fn freeze_usage(&mut self, now_ns: u64) {
-        self.usage_calls.flushed_ns = now_ns;
+    fn close_minutes(&mut self) {
         for index in &self.active {
             if let Some(tenant) = self.tenants.get_mut(*index) {
                 tenant.close_minute(&mut self.usage);
             }
         }
+    }
+
+    fn freeze_usage(&mut self, now_ns: u64) {
+        self.usage_calls.flushed_ns = now_ns;
         if self.usage.is_empty() {
             return;
         }
@@ -194,11 +201,13 @@ impl Worker {
         for index in self.tenants.indexes() {
             self.put_back(index);
         }
-        loop {
+        self.close_minutes();
+        // One that ends before its first tick has no name and no place to leave usage in yet.
+        if self.usage.is_empty() || (self.gateway.is_empty() && !self.start(now_ns)) {
+            return;
+        }
+        while !self.usage.is_empty() {
             self.freeze_usage(now_ns);
-            if self.usage.is_empty() {
-                return;
-            }
         }
     }
 }

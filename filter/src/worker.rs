@@ -23,8 +23,10 @@ use crate::{
 const MAX_WAITING: usize = 10_000;
 /// How often the tick comes when nothing is urgent.
 const IDLE_TICK: Duration = Duration::from_millis(50);
-/// How often it comes while requests wait.
+/// How often it comes while requests wait; for each tenant it reads a slot, so the more of them wait,
+/// the rarer, or a silent control plane would keep workers busy with waiting.
 const WAITING_TICK: Duration = Duration::from_millis(2);
+const WAITING_TICK_PER_TENANT: Duration = Duration::from_micros(20);
 /// How soon it comes when a call is to be made.
 const URGENT_TICK: Duration = Duration::from_millis(1);
 
@@ -56,6 +58,7 @@ pub struct Worker {
     /// What each HTTP call under way is for, by its token.
     pub calls: HashMap<u32, Call>,
     tick: Duration,
+    served_ns: u64,
     swept_ns: u64,
     pub forgot_ns: u64,
 }
@@ -113,6 +116,7 @@ impl Worker {
             stats: Stats::default(),
             calls: HashMap::new(),
             tick: Duration::ZERO,
+            served_ns: 0,
             swept_ns: 0,
             forgot_ns: 0,
         }
@@ -162,12 +166,10 @@ impl Worker {
         }
         let deadline_ns = now_ns + self.config.max_wait_ms * 1_000_000;
         if let Some(tenant) = self.tenants.get_mut(index) {
-            if tenant.waiters.is_empty() {
-                self.waiting.push(index);
-            }
             tenant.waiters.push_back(Waiter { context, cost, deadline_ns });
             self.waiting_requests += 1;
         }
+        self.list_waiting(index);
         self.stats.count(Counter::Waited);
         self.ask_for(index);
         Decision::Wait(index)
@@ -244,10 +246,20 @@ impl Worker {
         if tenant.take(cost, now_ns, &mut self.usage) { Draw::Took } else { Draw::Empty }
     }
 
-    /// Has the next tick, which comes at once, call for this tenant.
+    fn list_waiting(&mut self, index: Index) {
+        if let Some(tenant) = self.tenants.get_mut(index)
+            && !tenant.waiting_listed
+        {
+            tenant.waiting_listed = true;
+            self.waiting.push(index);
+        }
+    }
+
+    /// Has the next tick, which comes at once, call for this tenant, unless a call is under way.
     pub fn ask_for(&mut self, index: Index) {
         if let Some(tenant) = self.tenants.get_mut(index)
             && !tenant.ask_queued
+            && tenant.call.is_none()
         {
             tenant.ask_queued = true;
             self.to_ask.push(index);
@@ -276,10 +288,16 @@ impl Worker {
     pub fn on_tick(&mut self) {
         let now_ns = host::now_ns();
         if self.gateway.is_empty() && !self.start(now_ns) {
+            // Nobody can be called, and who waits still has a deadline.
+            self.serve_all_waiters(now_ns);
             return;
         }
         self.call_for_leases(now_ns);
-        self.serve_all_waiters(now_ns);
+        let pace = waiting_pace(self.waiting.len());
+        if now_ns.saturating_sub(self.served_ns) >= pace.as_nanos() as u64 {
+            self.served_ns = now_ns;
+            self.serve_all_waiters(now_ns);
+        }
         if now_ns.saturating_sub(self.swept_ns) >= IDLE_TICK.as_nanos() as u64 {
             self.swept_ns = now_ns;
             self.hear_changes(now_ns);
@@ -289,10 +307,10 @@ impl Worker {
             self.refresh(now_ns);
             self.stats.record();
         }
-        let next = if !self.to_ask.is_empty() {
+        let next = if !self.waiting.is_empty() {
+            waiting_pace(self.waiting.len())
+        } else if !self.to_ask.is_empty() {
             URGENT_TICK
-        } else if !self.waiting.is_empty() {
-            WAITING_TICK
         } else {
             IDLE_TICK
         };
@@ -300,7 +318,7 @@ impl Worker {
     }
 
     /// Joins the gateway: `false` when the shared data is not usable yet.
-    fn start(&mut self, now_ns: u64) -> bool {
+    pub fn start(&mut self, now_ns: u64) -> bool {
         let fresh =
             host::nonce().map(|nonce| format!("gw-{}", nonce.get(..16).unwrap_or_default()));
         let Some(fresh) = fresh.filter(|_| !self.name.is_empty()) else {
@@ -317,6 +335,9 @@ impl Worker {
     /// Resumes or refuses those who wait, oldest first.
     fn serve_all_waiters(&mut self, now_ns: u64) {
         for index in std::mem::take(&mut self.waiting) {
+            if let Some(tenant) = self.tenants.get_mut(index) {
+                tenant.waiting_listed = false;
+            }
             self.serve_waiters(index, now_ns);
         }
     }
@@ -336,9 +357,7 @@ impl Worker {
                     Err(Refused::ControlPlaneUnreachable)
                 }
                 Draw::Empty => {
-                    if !self.waiting.contains(&index) {
-                        self.waiting.push(index);
-                    }
+                    self.list_waiting(index);
                     self.ask_for(index);
                     return;
                 }
@@ -389,6 +408,12 @@ impl Worker {
         }
         !self.config.shadow
     }
+}
+
+/// How often those who wait are looked after: so many tenants at most in [`IDLE_TICK`].
+fn waiting_pace(tenants: usize) -> Duration {
+    let tenants = u32::try_from(tenants).unwrap_or(u32::MAX);
+    WAITING_TICK_PER_TENANT.saturating_mul(tenants).clamp(WAITING_TICK, IDLE_TICK)
 }
 
 /// What came of an attempt to take tokens.

@@ -38,15 +38,10 @@ pub fn without_lease(ask: &LeaseAsk, state: TenantState, now_ms: i64) -> LeaseAn
     }
 }
 
-/// Of a tenant that could not be decided on: the stamp stays, so nothing is replaced; the gateway
-/// asks again soon, and the lease that it holds is renewed then.
-pub fn undecided(ask: &LeaseAsk, now_ms: i64, ask_again_ms: u64) -> LeaseAnswer {
-    LeaseAnswer {
-        stamp: ask.stamp.clone(),
-        retry_after_ms: ask_again_ms,
-        ask_again_ms,
-        ..without_lease(ask, TenantState::Active, now_ms)
-    }
+/// Of a tenant that could not be decided on. It answers no call, so the gateway keeps its lease and
+/// repeats the ask, with what it spent and gives back.
+pub fn undecided(ask: &LeaseAsk, now_ms: i64) -> LeaseAnswer {
+    LeaseAnswer { call: 0, ..without_lease(ask, TenantState::Active, now_ms) }
 }
 
 /// Of an active tenant.
@@ -57,15 +52,17 @@ pub fn decided(
     now_ms: i64,
     lease_ttl_ms: u64,
 ) -> LeaseAnswer {
-    let nothing = decided.granted.is_zero();
-    let refused = nothing && !ask.want.is_zero();
+    let nothing = decided.granted.is_zero() && !ask.want.is_zero();
     let waits: Vec<Wait> = placed
         .iter()
         .zip(&decided.state.buckets)
         .map(
-            |(placed, bucket)| if refused { wait(placed, bucket, ask, now_ms) } else { Wait::None },
+            |(placed, bucket)| if nothing { wait(placed, bucket, ask, now_ms) } else { Wait::None },
         )
         .collect();
+    // The same call again, whose lease has ended meanwhile: no limit explains that it gets nothing,
+    // and the gateway must not tell its clients so, but ask anew.
+    let refused = waits.iter().any(|wait| *wait != Wait::None);
     let limits = placed
         .iter()
         .zip(&decided.state.buckets)
@@ -89,8 +86,7 @@ pub fn decided(
     }
 }
 
-/// The longest wait; `None` where one never ends. A refusal that no limit explains any more (the
-/// same call again, some time later) may be asked again soon.
+/// The longest wait; `None` where one never ends.
 fn retry_after_ms(waits: &[Wait]) -> Option<u64> {
     waits.iter().try_fold(MIN_ASK_AGAIN_MS, |longest, wait| match wait {
         Wait::None => Some(longest),
@@ -185,4 +181,27 @@ fn until_full_ms(limit: &Limit, remaining: Quantity) -> u64 {
     script::rate(limit)
         .and_then(|rate| level.wait_ms(rate, limit.capacity, limit.capacity))
         .unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use weir_domain::id::TenantId;
+
+    use super::*;
+
+    /// Taken for an answer, it would end the gateway's lease, and lose what was given back.
+    #[test]
+    fn what_is_not_decided_answers_no_call() {
+        let ask = LeaseAsk {
+            tenant: TenantId::new("acme").unwrap(),
+            call: 7,
+            stamp: "s1".to_owned(),
+            need: Amount::ZERO,
+            want: Amount::ZERO,
+            spent: Amount::ZERO,
+            refund: Amount::ZERO,
+            owe: Amount::ZERO,
+        };
+        assert_eq!(undecided(&ask, 1).call, 0);
+    }
 }

@@ -39,8 +39,6 @@ use crate::problem::ApiError;
 /// How often the script is run for one ask: new period, start, claim, and a few more claims where
 /// others were faster.
 const MAX_ROUNDS: usize = 8;
-/// When a gateway asks again about a tenant that could not be decided on.
-const UNDECIDED_MS: u64 = 200;
 
 /// Decides on leases; cloning it is cheap.
 #[derive(Clone)]
@@ -234,7 +232,7 @@ fn collect(
                 count("failed");
                 let error: &dyn std::error::Error = &error;
                 tracing::error!(tenant = %ask.tenant, error, "cannot decide on a lease");
-                Ok(answer::undecided(ask, now_ms, UNDECIDED_MS))
+                Ok(answer::undecided(ask, now_ms))
             }
             other => other,
         })
