@@ -27,6 +27,7 @@ use crate::{
         answer,
         claims::instant,
         inspect::Look,
+        period,
         script::{self, Placed},
         tenants::Tenant,
     },
@@ -164,16 +165,14 @@ async fn store(
     .await?;
     if let (Some(window), Some(starts)) = (placed.window, starts) {
         check_cut(new.amount, before)?;
+        period::open(&mut tx, tenant, &placed.limit.name, window).await?;
         let adjustment = sqlx::query_scalar!(
-            "insert into claim as c (tenant_id, limit_name, period_start, period_end, adjustment)
-             values ($1, $2, $3, $4, $5)
-             on conflict (tenant_id, limit_name, period_start)
-             do update set adjustment = c.adjustment + $5
+            "update claim set adjustment = adjustment + $4
+             where tenant_id = $1 and limit_name = $2 and period_start = $3
              returning adjustment",
             tenant.as_str(),
             placed.limit.name.as_str(),
-            starts as _,
-            instant(window.end_ms)? as _,
+            starts,
             new.amount,
         )
         .fetch_one(&mut *tx)

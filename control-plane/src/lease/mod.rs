@@ -6,6 +6,7 @@
 //! | [`link`] | the connection to Redis, and which process is at its other end |
 //! | [`tenants`] | what a lease is decided on, cached |
 //! | [`claims`] | what Postgres releases to Redis of periodic limits |
+//! | [`period`] | what a period inherits when a change moves it |
 //! | [`start`] | how continuous buckets start |
 //! | [`inspect`] | looking at buckets, and changing one by hand |
 //! | [`answer`] | what the gateway is told |
@@ -14,6 +15,7 @@ pub mod answer;
 pub mod claims;
 pub mod inspect;
 pub mod link;
+pub mod period;
 pub mod script;
 pub mod start;
 pub mod tenants;
