@@ -246,11 +246,12 @@ impl Worker {
         match answer.parse::<UsageAnswer>() {
             Ok(_) => {
                 self.stats.count(Counter::OrphansPosted);
-                host::update(&outbox_key(place), |bytes| {
+                let requests = host::update(&outbox_key(place), |bytes| {
                     let mut outbox = Outbox::decode(bytes);
-                    outbox.acknowledge(sequence);
-                    (Some(outbox.encode()), ())
+                    let requests = outbox.acknowledge(sequence);
+                    (Some(outbox.encode()), requests)
                 });
+                self.stats.add(Counter::Stored, requests.unwrap_or(0));
             }
             Err(why) => host::warn(&format!(
                 "weir: usage of a worker that is gone is not stored yet: {why}"

@@ -51,6 +51,8 @@ impl UsageLog {
 pub struct Frozen {
     pub sequence: u64,
     pub body: Vec<u8>,
+    /// How many requests it tells of.
+    pub requests: u64,
 }
 
 /// The batches of one worker that are not acknowledged, oldest first.
@@ -72,9 +74,12 @@ impl Outbox {
         postcard::to_allocvec(self).unwrap_or_default()
     }
 
-    /// Drops what is acknowledged up to `sequence`.
-    pub fn acknowledge(&mut self, sequence: u64) {
+    /// Drops what is acknowledged up to `sequence`; how many requests that was.
+    pub fn acknowledge(&mut self, sequence: u64) -> u64 {
+        let stored = self.batches.iter().filter(|batch| batch.sequence <= sequence);
+        let requests = stored.map(|batch| batch.requests).sum();
         self.batches.retain(|batch| batch.sequence > sequence);
+        requests
     }
 }
 
@@ -85,6 +90,7 @@ pub fn freeze(
     sequence: u64,
     records: Vec<UsageRecord>,
 ) -> Option<Frozen> {
+    let requests = records.iter().map(|record| record.requests.get()).sum();
     let batch = UsageBatch {
         version: protocol::VERSION,
         gateway: gateway.to_owned(),
@@ -92,7 +98,7 @@ pub fn freeze(
         sequence,
         records,
     };
-    Some(Frozen { sequence, body: serde_json::to_vec(&batch).ok()? })
+    Some(Frozen { sequence, body: serde_json::to_vec(&batch).ok()?, requests })
 }
 
 #[cfg(test)]

@@ -181,8 +181,9 @@ impl Worker {
                 let calls = &mut self.usage_calls;
                 calls.failures = 0;
                 calls.retry_ns = 0;
-                calls.outbox.acknowledge(stored.sequence);
+                let requests = calls.outbox.acknowledge(stored.sequence);
                 calls.keep();
+                self.stats.add(Counter::Stored, requests);
             }
             Err(why) => self.usage_call_failed(now_ns, &why),
         }
