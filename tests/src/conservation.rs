@@ -155,3 +155,20 @@ async fn a_drained_gateway_loses_nothing() -> Result<()> {
     gateway.stop();
     fleet.ledger_reaches("acme", counts.of(200)).await
 }
+
+/// A ledger that was restored from a backup has forgotten which batch comes next. Gateways go on all
+/// the same, and what they had not sent yet is counted.
+#[tokio::test]
+async fn a_ledger_that_forgot_goes_on() -> Result<()> {
+    let fleet = Fleet::start().await?;
+    fleet.tenant("acme", &[monthly(1_000)], &[]).await?;
+    let before = fleet.drive("acme", 4, 100).await?;
+    ensure!(before.of(200) == 100, "{} of 100", before.of(200));
+    fleet.ledger_reaches("acme", 100).await?;
+
+    fleet.stack.database.query("delete from usage_worker").await?;
+    // Each worker has sent a batch, so that its next one is not the first.
+    let after = fleet.drive("acme", 8, 100).await?;
+    ensure!(after.of(200) == 100, "{} of 100", after.of(200));
+    fleet.ledger_reaches("acme", 200).await
+}

@@ -256,8 +256,14 @@ impl Claims {
         Ok(())
     }
 
-    /// Runs `feed` once; what was taken back.
-    async fn tell(&self, target: &Target, amount: i64, unclaimed: i64) -> Result<i64, ApiError> {
+    /// Feeds `amount` to Redis once, or takes back up to `-amount` of what it still has, and notes
+    /// there what Postgres has left. Returns what was taken back.
+    pub async fn tell(
+        &self,
+        target: &Target,
+        amount: i64,
+        unclaimed: i64,
+    ) -> Result<i64, ApiError> {
         let link = self.redis.link().await?;
         let limits = [Placed {
             limit: &target.limit,

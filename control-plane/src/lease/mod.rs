@@ -80,24 +80,41 @@ impl Leases {
         let caller = (request.gateway.as_str(), request.worker.as_str());
         let tenants =
             join_all(request.leases.iter().map(|ask| self.tenants.get(&ask.tenant))).await;
-        let tenants: Vec<_> = tenants.into_iter().collect::<Result<_, _>>()?;
+        let mut failed: Vec<Option<ApiError>> = Vec::new();
+        let tenants: Vec<_> = tenants
+            .into_iter()
+            .map(|loaded| {
+                let (tenant, error) =
+                    loaded.map_or_else(|error| (None, Some(error)), |it| (it, None));
+                failed.push(error);
+                tenant
+            })
+            .collect();
         let asks: Vec<LeaseAsk> =
             request.leases.iter().zip(&tenants).map(|(ask, tenant)| allowed(ask, tenant)).collect();
         let mut rounds = Vec::new();
-        for (ask, tenant) in asks.iter().zip(&tenants) {
-            rounds.push(match tenant.as_deref() {
-                Some(tenant) => Some(self.round(tenant, ask, caller)?),
-                None => None,
-            });
+        for ((ask, tenant), failed) in asks.iter().zip(&tenants).zip(&mut failed) {
+            let round = tenant.as_deref().map(|tenant| self.round(tenant, ask, caller)).transpose();
+            rounds.push(round.unwrap_or_else(|error| {
+                *failed = Some(error);
+                None
+            }));
         }
         let calls: Vec<Call> =
             rounds.iter_mut().flatten().map(|round| self.call(round, &link)).collect();
         let first = script::run(&self.redis, &link, &calls).await?;
         let mut first = first.into_iter();
-        let answers = join_all(request.leases.iter().zip(rounds).map(|(ask, round)| {
-            let reply = if round.is_some() { first.next() } else { None };
-            self.settle(ask, round, reply)
-        }));
+        let answers = join_all(request.leases.iter().zip(rounds).zip(failed).map(
+            |((ask, round), failed)| {
+                let reply = if round.is_some() { first.next() } else { None };
+                async move {
+                    match failed {
+                        Some(error) => Err(error),
+                        None => self.settle(ask, round, reply).await,
+                    }
+                }
+            },
+        ));
         collect(&request.leases, answers.await, self.redis.now_ms())
     }
 
