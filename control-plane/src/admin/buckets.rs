@@ -344,7 +344,8 @@ fn complete(
     started: bool,
 ) -> script::Bucket {
     let capacity = script::signed(placed.limit.capacity);
-    if placed.window.is_some() {
+    // What Redis knows, it knows as of this look; a block may be on its way from Postgres.
+    if placed.window.is_some() && !found.known {
         let left = capacity.saturating_add(stored.adjustment).saturating_sub(stored.claimed);
         found.unclaimed = Quantity::clamped(u64::try_from(left).unwrap_or(0));
     } else if !found.known && !started {
