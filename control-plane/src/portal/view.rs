@@ -171,7 +171,9 @@ impl LimitView {
     fn of(limit: Bucket, now: Timestamp, zone: &TimeZone) -> Self {
         let Bucket { bucket, refill } = limit;
         let remaining = i128::from(bucket.remaining);
-        let percent = (remaining * 100 / i128::from(bucket.capacity.max(1))).clamp(0, 100);
+        // What the period has in all. (Adjustments of continuous limits are not kept.)
+        let capacity = (i128::from(bucket.capacity) + i128::from(bucket.adjustment)).max(0);
+        let percent = (remaining * 100 / capacity.max(1)).clamp(0, 100);
         let level = match percent {
             _ if remaining <= 0 => "empty",
             0..10 => "low",
@@ -191,7 +193,7 @@ impl LimitView {
             adjusted,
             reset: reset(&bucket, now, zone),
             remaining: Number::of(remaining),
-            capacity: Number::of(bucket.capacity.into()),
+            capacity: Number::of(capacity),
             unit: bucket.unit.as_str(),
             name: bucket.limit,
         }
