@@ -33,7 +33,11 @@ pub fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
         let field = error.path().to_string();
-        let detail = error.into_inner().to_string();
+        let cause = error.into_inner();
+        let detail = cause.to_string();
+        if !cause.is_data() {
+            return ApiError::bad_request(format!("the body is not JSON: {detail}"));
+        }
         let expected = "the body is not the JSON that is expected here";
         // The body as a whole.
         if field == "." {
@@ -77,5 +81,36 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T>
             .await
             .map(|axum::extract::Path(path)| Self(path))
             .map_err(|rejection| ApiError::bad_request(rejection.body_text()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, serde::Deserialize)]
+    struct Body {
+        #[allow(dead_code, reason = "only its errors count here")]
+        amount: u64,
+    }
+
+    fn told(text: &str) -> (String, Vec<String>) {
+        match parse_json::<Body>(text.as_bytes()) {
+            Err(ApiError::BadRequest { detail, errors }) => {
+                (detail, errors.into_iter().map(|error| error.field).collect())
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn what_is_not_json_has_no_field() {
+        for text in ["", "{{", r#"{"amount":"#, r#"{"amount":}"#] {
+            let (detail, fields) = told(text);
+            assert!(detail.starts_with("the body is not JSON: "), "{text}: {detail}");
+            assert_eq!(fields, [""; 0], "{text}");
+        }
+        assert_eq!(told(r#"{"amount":-1}"#).1, ["amount"]);
+        assert!(told("{}").0.contains("missing field `amount`"));
     }
 }

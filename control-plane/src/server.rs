@@ -24,15 +24,15 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Migrates the database and serves until SIGTERM or Ctrl-C; then finishes the calls under way.
 pub async fn serve(config: Config) -> Result<(), Box<dyn Error>> {
+    let redis = Redis::new(config.redis_url.reveal()).map_err(|error| {
+        format!("redis_url is not an address such as redis://host:port/0: {error}")
+    })?;
+    let redis = Arc::new(redis);
     let db = database::connect(&config).await?;
     database::migrate(&db).await?;
     let listener = TcpListener::bind(config.listen)
         .await
         .map_err(|error| format!("cannot listen on {}: {error}", config.listen))?;
-    let redis = Redis::new(config.redis_url.reveal()).map_err(|error| {
-        format!("redis_url is not an address such as redis://host:port/0: {error}")
-    })?;
-    let redis = Arc::new(redis);
     let (changes, watcher) = Changes::new(db.clone());
     let tenants = Tenants::new(db.clone(), changes.clone());
     let (stop, stopping) = watch::channel(false);
@@ -51,6 +51,9 @@ pub async fn serve(config: Config) -> Result<(), Box<dyn Error>> {
         watcher.run(stopping, &tenants).await;
     });
     tracing::info!(address = %listener.local_addr()?, "listening");
+    if let Err(error) = app.redis.link().await {
+        tracing::warn!("no leases until Redis can be reached: {error}");
+    }
     let signal = stop_signal()?;
     let told_to_stop = async move {
         signal.await;
