@@ -35,12 +35,13 @@ pub fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
         let field = error.path().to_string();
         let cause = error.into_inner();
         let detail = cause.to_string();
-        if !cause.is_data() {
-            return ApiError::bad_request(format!("the body is not JSON: {detail}"));
-        }
-        let expected = "the body is not the JSON that is expected here";
-        // The body as a whole.
-        if field == "." {
+        let expected = if cause.is_data() {
+            "the body is not the JSON that is expected here"
+        } else {
+            "the body is not JSON"
+        };
+        // The body as a whole, or where a name should be.
+        if field == "." || field.ends_with('?') {
             return ApiError::bad_request(format!("{expected}: {detail}"));
         }
         ApiError::BadRequest {
@@ -104,11 +105,12 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_json_has_no_field() {
+    fn the_field_is_named_where_there_is_one() {
         for text in ["", "{{", r#"{"amount":"#, r#"{"amount":}"#] {
             let (detail, fields) = told(text);
             assert!(detail.starts_with("the body is not JSON: "), "{text}: {detail}");
-            assert_eq!(fields, [""; 0], "{text}");
+            let named: &[&str] = if text.contains("amount") { &["amount"] } else { &[] };
+            assert_eq!(fields, named, "{text}");
         }
         assert_eq!(told(r#"{"amount":-1}"#).1, ["amount"]);
         assert!(told("{}").0.contains("missing field `amount`"));
