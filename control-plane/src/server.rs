@@ -16,7 +16,9 @@ use crate::{
     health,
     lease::{Leases, link::Redis, tenants::Tenants},
     ledger::Ledger,
-    portal, telemetry,
+    portal,
+    problem::{no_such_endpoint, wrong_method},
+    telemetry,
 };
 
 /// No call takes longer than this, the long poll included.
@@ -73,6 +75,8 @@ pub fn router(app: App) -> Router {
         .merge(edge::router(&app))
         .merge(admin::router(app.clone()))
         .merge(portal::router())
+        .fallback(no_such_endpoint)
+        .method_not_allowed_fallback(wrong_method)
         .layer(TimeoutLayer::with_status_code(StatusCode::GATEWAY_TIMEOUT, CALL_TIMEOUT))
         .layer(TraceLayer::new_for_http())
         .with_state(app)

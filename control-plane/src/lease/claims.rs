@@ -72,11 +72,11 @@ impl Granted {
 }
 
 impl Demand {
-    /// Counts a grant.
-    pub fn note(&self, granted: Quantity) {
+    /// Counts a grant, less what came back: a gateway that leases much and uses little is no demand.
+    pub fn note(&self, granted: Quantity, refunded: Quantity) {
         let mut seen = self.granted.lock().unwrap_or_else(PoisonError::into_inner);
         seen.turn(Instant::now());
-        seen.current = seen.current.saturating_add(granted);
+        seen.current = seen.current.saturating_add(granted).saturating_sub(refunded);
     }
 
     /// About what [`AHEAD`] takes.

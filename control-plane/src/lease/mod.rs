@@ -25,7 +25,7 @@ use std::sync::Arc;
 use futures_util::future::join_all;
 use sqlx::PgPool;
 use weir_domain::{
-    limit::{Refill, Unit},
+    limit::Refill,
     protocol::{LeaseAnswer, LeaseAsk, LeaseRequest, TenantState},
     quantity::{Amount, Quantity},
 };
@@ -209,12 +209,11 @@ impl Leases {
     fn look_ahead(&self, round: &Round<'_>, decided: &Decided) {
         for (placed, bucket) in round.placed.iter().zip(&decided.state.buckets) {
             let Some(target) = target(round.tenant, placed) else { continue };
-            let granted = match placed.limit.unit {
-                Unit::Tokens => decided.granted.tokens,
-                Unit::Requests => decided.granted.requests,
-            };
+            let unit = placed.limit.unit;
+            let granted = answer::of(decided.granted, unit);
+            let refunded = answer::of(round.ask.refund, unit);
             let demand = self.claims.demand(&round.tenant.id, &placed.limit.name);
-            demand.note(granted);
+            demand.note(granted, refunded);
             let half = script::signed(demand.ahead()) / 2;
             if bucket.level.level < half && bucket.unclaimed > Quantity::ZERO {
                 self.claims.prefetch(target, &demand);
