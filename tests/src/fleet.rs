@@ -4,6 +4,7 @@
 mod burst;
 mod exact;
 mod faults;
+mod rate;
 
 mod replicas;
 mod trace;

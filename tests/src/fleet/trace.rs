@@ -121,13 +121,6 @@ impl Trace {
         u64::try_from(self.of(200).count()).unwrap_or(u64::MAX)
     }
 
-    /// From the first request to the last answer.
-    pub(super) fn span(&self) -> Duration {
-        let first = self.0.iter().map(|seen| seen.sent).min();
-        let last = self.0.last().map(|seen| seen.answered);
-        first.zip(last).map_or(Duration::ZERO, |(first, last)| last.duration_since(first))
-    }
-
     /// Every request was admitted or refused for want of tokens.
     pub(super) fn only_admits_and_limits(&self) -> Result<()> {
         let other = self.0.iter().find(|seen| ![200, 429].contains(&seen.status));
