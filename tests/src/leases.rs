@@ -94,7 +94,7 @@ impl Worker {
 }
 
 /// One bucket, as the admin API shows it.
-async fn bucket(fleet: &Fleet, tenant: &str, limit: &str) -> Result<Value> {
+pub(crate) async fn bucket(fleet: &Fleet, tenant: &str, limit: &str) -> Result<Value> {
     let buckets = fleet.admin.get(&format!("/tenants/{tenant}/buckets")).await?.ok()?;
     let items = buckets["items"].as_array().context("no items")?;
     items.iter().find(|bucket| bucket["limit"] == limit).cloned().context("no such bucket")

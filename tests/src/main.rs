@@ -6,6 +6,7 @@
 mod admin_api;
 mod admin_input;
 mod conservation;
+mod fleet;
 mod gateway;
 #[allow(dead_code, reason = "each test uses a part of it")]
 mod harness;

@@ -1,0 +1,19 @@
+//! The law under many gateways and under faults: three Envoys of two workers each, and clients that
+//! remember when they asked and were answered.
+
+mod burst;
+mod exact;
+mod faults;
+mod rate;
+
+mod replicas;
+mod trace;
+
+use anyhow::Result;
+
+use crate::harness::Fleet;
+
+/// One control plane and three gateways.
+async fn three_gateways() -> Result<Fleet> {
+    Fleet::with(|stack| stack.gateways(3)).await
+}

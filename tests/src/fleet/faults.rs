@@ -1,0 +1,174 @@
+//! Parts that are killed in the middle of fleet load, and come back.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+
+use super::trace::{Trace, Traffic};
+use crate::{
+    harness::{Fleet, SOON, continuous, monthly, wait_for},
+    leases::bucket,
+};
+
+const DRY: u64 = 1_500;
+
+/// What is killed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Part {
+    ControlPlane,
+    /// It comes back empty.
+    Redis,
+    Postgres,
+}
+
+/// When a part was away, and what may strand by that.
+#[derive(Debug)]
+struct Outage {
+    #[allow(dead_code, reason = "errors show it")]
+    part: Part,
+    killed: Instant,
+    back: Instant,
+    /// Of the limit `dry`: claimed from Postgres when it began, and not seen admitted before.
+    at_stake: u64,
+}
+
+/// A fleet whose limits are all in use: one that lasts, one that is spent in the run, and a rate.
+struct Busy {
+    fleet: Fleet,
+    wide: Traffic,
+    dry: Traffic,
+    rate: Traffic,
+}
+
+impl Busy {
+    async fn start() -> Result<Self> {
+        let fleet = Fleet::with_own_postgres(|stack| stack.gateways(3)).await?;
+        fleet.tenant("wide", &[monthly(1_000_000)], &[]).await?;
+        fleet.tenant("dry", &[monthly(DRY)], &[]).await?;
+        fleet.tenant("rate", &[continuous("rate", "tokens", 100, 50, 1_000)], &[]).await?;
+        let pause = Duration::from_millis(20);
+        let traffic = |tenant, clients| Traffic::start(&fleet, tenant, &[clients; 3], pause);
+        let (wide, dry, rate) = (traffic("wide", 2)?, traffic("dry", 2)?, traffic("rate", 1)?);
+        Ok(Self { wide, dry, rate, fleet })
+    }
+
+    /// Until every gateway has admitted one that was sent since then.
+    async fn is_served_since(&self, since: Instant) -> Result<()> {
+        wait_for("requests at each gateway to be admitted", SOON, async || {
+            Ok(self.wide.is_served_since(since, 3).then_some(()))
+        })
+        .await
+    }
+
+    async fn failures(&self, stat: &str) -> Result<Vec<u64>> {
+        let mut failures = Vec::new();
+        for gateway in &self.fleet.stack.gateways {
+            failures.push(gateway.weir_stat(stat).await?);
+        }
+        Ok(failures)
+    }
+
+    /// Kills a part, waits until every gateway has felt it, and starts it again.
+    async fn kill(&self, part: Part) -> Result<Outage> {
+        let stack = &self.fleet.stack;
+        let feels = match part {
+            Part::ControlPlane | Part::Redis => "lease_call_failures",
+            Part::Postgres => "usage_batch_failures",
+        };
+        let before = self.failures(feels).await?;
+        let admitted = u64::try_from(self.dry.count(200))?;
+        let killed = Instant::now();
+        match part {
+            Part::ControlPlane => stack.control_planes[0].kill(),
+            Part::Redis => stack.redis.kill(),
+            Part::Postgres => stack.database.postgres.kill(),
+        }
+        wait_for("every gateway to feel it", SOON, async || {
+            let now = self.failures(feels).await?;
+            Ok(now.iter().zip(&before).all(|(now, before)| now > before).then_some(()))
+        })
+        .await?;
+        let at_stake = match part {
+            Part::Redis => self.claimed().await?.saturating_sub(admitted),
+            // A block on its way, which is a quarter of what was unclaimed at most.
+            Part::ControlPlane | Part::Postgres => (DRY.saturating_sub(admitted)).div_ceil(4),
+        };
+        match part {
+            Part::ControlPlane => stack.control_planes[0].restart().await?,
+            Part::Redis => stack.redis.restart().await?,
+            Part::Postgres => stack.database.postgres.restart().await?,
+        }
+        let back = Instant::now();
+        self.is_served_since(back).await?;
+        Ok(Outage { part, killed, back, at_stake })
+    }
+
+    async fn claimed(&self) -> Result<u64> {
+        let claimed = "select sum(claimed) from claim where tenant_id = 'dry'";
+        Ok(self.fleet.stack.database.query(claimed).await?.trim().parse()?)
+    }
+}
+
+/// Kills the parts in turn, and checks at the end: what clients saw admitted is in the ledger, no
+/// limit is exceeded, what is stranded is bounded, and only an outage explains a 503.
+async fn survives(parts: &[Part]) -> Result<()> {
+    let busy = Busy::start().await?;
+    busy.is_served_since(Instant::now()).await?;
+    let mut outages = Vec::new();
+    for part in parts {
+        outages.push(busy.kill(*part).await?);
+    }
+    wait_for("the limit to be spent", SOON, async || {
+        let dry = bucket(&busy.fleet, "dry", "monthly").await?;
+        let refuses = busy.dry.count(429) > 0;
+        Ok((refuses && dry["remaining"] == 0).then_some(()))
+    })
+    .await?;
+
+    let Busy { fleet, wide, dry, rate } = busy;
+    let (wide, dry, rate) = (wide.stop().await?, dry.stop().await?, rate.stop().await?);
+    for (tenant, trace) in [("wide", &wide), ("dry", &dry), ("rate", &rate)] {
+        fails_only_in(&outages, trace)?;
+        fleet.ledger_reaches(tenant, trace.admitted()).await?;
+    }
+    ensure!(wide.of(429).next().is_none(), "a wide limit refuses");
+    ensure!(dry.admitted() <= DRY, "{} of {DRY} are admitted", dry.admitted());
+    let may_strand: u64 = outages.iter().map(|outage| outage.at_stake).sum();
+    let stranded = DRY - dry.admitted();
+    ensure!(stranded <= may_strand, "{stranded} are stranded, {may_strand} may be");
+    rate.keeps_the_law(100, 50)
+}
+
+/// Clients wait longer than what failed is tried again, so only who asked in an outage may be told so.
+fn fails_only_in(outages: &[Outage], trace: &Trace) -> Result<()> {
+    for seen in trace.0.iter().filter(|seen| ![200, 429].contains(&seen.status)) {
+        let explained =
+            outages.iter().any(|outage| seen.answered >= outage.killed && seen.sent <= outage.back);
+        ensure!(seen.status == 503 && explained, "{seen:?} with {outages:?}");
+    }
+    Ok(())
+}
+
+/// The control plane is killed and comes back: its callers repeat what it did not answer.
+#[tokio::test]
+async fn the_control_plane_is_killed() -> Result<()> {
+    survives(&[Part::ControlPlane]).await
+}
+
+/// Redis is killed and comes back empty: what it had of a limit strands, and nothing is minted.
+#[tokio::test]
+async fn redis_is_killed() -> Result<()> {
+    survives(&[Part::Redis]).await
+}
+
+/// Postgres is killed and comes back: usage waits for it in the gateways.
+#[tokio::test]
+async fn postgres_is_killed() -> Result<()> {
+    survives(&[Part::Postgres]).await
+}
+
+/// All three in turn, in one run.
+#[tokio::test]
+async fn everything_is_killed_in_turn() -> Result<()> {
+    survives(&[Part::ControlPlane, Part::Redis, Part::Postgres]).await
+}

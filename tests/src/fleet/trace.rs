@@ -1,0 +1,147 @@
+//! Load that goes on until it is stopped, and what its clients saw.
+
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, ensure};
+use tokio::task::JoinSet;
+
+use crate::harness::Fleet;
+
+/// One request, as its client saw it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Seen {
+    /// The place of its gateway in the stack.
+    pub(super) gateway: usize,
+    pub(super) sent: Instant,
+    pub(super) answered: Instant,
+    /// 0 when there was no answer.
+    pub(super) status: u16,
+}
+
+/// Clients that ask again when they are answered, until they are told to stop.
+pub(super) struct Traffic {
+    seen: Arc<Mutex<Vec<Seen>>>,
+    stopped: Arc<AtomicBool>,
+    clients: JoinSet<()>,
+}
+
+impl Traffic {
+    /// So many clients of `tenant` at each gateway; each waits for `pause` after an answer.
+    pub(super) fn start(
+        fleet: &Fleet,
+        tenant: &str,
+        clients: &[usize],
+        pause: Duration,
+    ) -> Result<Self> {
+        let mut traffic =
+            Self { seen: Arc::default(), stopped: Arc::default(), clients: JoinSet::new() };
+        for (gateway, clients) in clients.iter().enumerate() {
+            let url = fleet.stack.gateways[gateway].url();
+            for _ in 0..*clients {
+                // Each has connections of its own, so that they spread over the workers.
+                let client = reqwest::Client::builder().timeout(Duration::from_secs(30)).build()?;
+                let request = client.get(&url).header("x-tenant-id", tenant).build()?;
+                let (seen, stopped) = (Arc::clone(&traffic.seen), Arc::clone(&traffic.stopped));
+                traffic.clients.spawn(async move {
+                    while !stopped.load(Ordering::Relaxed) {
+                        let answer = ask(&client, &request, gateway).await;
+                        lock(&seen).push(answer);
+                        tokio::time::sleep(pause).await;
+                    }
+                });
+            }
+        }
+        Ok(traffic)
+    }
+
+    /// How many were answered like this so far.
+    pub(super) fn count(&self, status: u16) -> usize {
+        lock(&self.seen).iter().filter(|seen| seen.status == status).count()
+    }
+
+    /// Whether each gateway has admitted one that was sent since then.
+    pub(super) fn is_served_since(&self, since: Instant, gateways: usize) -> bool {
+        let seen = lock(&self.seen);
+        (0..gateways).all(|gateway| {
+            seen.iter()
+                .any(|seen| seen.gateway == gateway && seen.status == 200 && seen.sent >= since)
+        })
+    }
+
+    /// Waits for the answers under way.
+    pub(super) async fn stop(mut self) -> Result<Trace> {
+        self.stopped.store(true, Ordering::Relaxed);
+        while let Some(ended) = self.clients.join_next().await {
+            ended?;
+        }
+        let mut seen = std::mem::take(&mut *lock(&self.seen));
+        seen.sort_by_key(|seen| seen.answered);
+        Ok(Trace(seen))
+    }
+}
+
+fn lock(seen: &Mutex<Vec<Seen>>) -> MutexGuard<'_, Vec<Seen>> {
+    seen.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+async fn ask(client: &reqwest::Client, request: &reqwest::Request, gateway: usize) -> Seen {
+    let sent = Instant::now();
+    let status = async {
+        let answer = client.execute(request.try_clone()?).await.ok()?;
+        let status = answer.status().as_u16();
+        // Read to the end, so that the connection is used again.
+        answer.bytes().await.ok().map(|_| status)
+    };
+    let status = status.await.unwrap_or(0);
+    Seen { gateway, sent, answered: Instant::now(), status }
+}
+
+/// What clients saw, in the order of the answers.
+pub(super) struct Trace(pub(super) Vec<Seen>);
+
+impl Trace {
+    /// What clients saw of several loads, as of one.
+    pub(super) fn merged(traces: Vec<Self>) -> Self {
+        let mut seen: Vec<_> = traces.into_iter().flat_map(|trace| trace.0).collect();
+        seen.sort_by_key(|seen| seen.answered);
+        Self(seen)
+    }
+
+    pub(super) fn of(&self, status: u16) -> impl Iterator<Item = &Seen> {
+        self.0.iter().filter(move |seen| seen.status == status)
+    }
+
+    pub(super) fn admitted(&self) -> u64 {
+        u64::try_from(self.of(200).count()).unwrap_or(u64::MAX)
+    }
+
+    /// Every request was admitted or refused for want of tokens.
+    pub(super) fn only_admits_and_limits(&self) -> Result<()> {
+        let other = self.0.iter().find(|seen| ![200, 429].contains(&seen.status));
+        ensure!(other.is_none(), "{other:?}");
+        Ok(())
+    }
+
+    /// Whatever span is looked at, it holds what the capacity and the rate allow at most: all that
+    /// was asked for after its beginning and answered before its end was admitted in it.
+    pub(super) fn keeps_the_law(&self, capacity: u64, per_second: u64) -> Result<()> {
+        let admitted: Vec<_> = self.of(200).collect();
+        for first in &admitted {
+            let within = admitted.iter().filter(|seen| seen.sent >= first.sent);
+            for (before, last) in within.enumerate() {
+                let sum = u64::try_from(before)? + 1;
+                // Redis' clock shows whole ms.
+                let span_ms = u64::try_from((last.answered - first.sent).as_millis())? + 2;
+                let allowed = capacity + per_second * span_ms / 1_000 + 1;
+                ensure!(sum <= allowed, "{sum} in {span_ms} ms, {allowed} are allowed");
+            }
+        }
+        Ok(())
+    }
+}
