@@ -8,54 +8,64 @@ use thiserror::Error;
 /// An ISO 4217 currency that Weir can bill in, such as `USD`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct Currency([u8; 3]);
+pub struct Currency(&'static Entry);
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Entry {
+    code: &'static str,
+    minor_digits: u32,
+}
+
+const fn entry(code: &'static str, minor_digits: u32) -> Entry {
+    Entry { code, minor_digits }
+}
 
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("{0:?} is not a currency; use an ISO 4217 code such as USD, EUR, JPY or KWD")]
 pub struct UnknownCurrency(pub String);
 
 /// Each currency's ISO 4217 code and how many digits its minor unit has.
-const CURRENCIES: [(&[u8; 3], u32); 40] = [
-    (b"AED", 2),
-    (b"AUD", 2),
-    (b"BHD", 3),
-    (b"BRL", 2),
-    (b"CAD", 2),
-    (b"CHF", 2),
-    (b"CLP", 0),
-    (b"CNY", 2),
-    (b"COP", 2),
-    (b"CZK", 2),
-    (b"DKK", 2),
-    (b"EUR", 2),
-    (b"GBP", 2),
-    (b"HKD", 2),
-    (b"HUF", 2),
-    (b"IDR", 2),
-    (b"ILS", 2),
-    (b"INR", 2),
-    (b"ISK", 0),
-    (b"JOD", 3),
-    (b"JPY", 0),
-    (b"KRW", 0),
-    (b"KWD", 3),
-    (b"MXN", 2),
-    (b"MYR", 2),
-    (b"NOK", 2),
-    (b"NZD", 2),
-    (b"OMR", 3),
-    (b"PHP", 2),
-    (b"PLN", 2),
-    (b"RON", 2),
-    (b"SAR", 2),
-    (b"SEK", 2),
-    (b"SGD", 2),
-    (b"THB", 2),
-    (b"TND", 3),
-    (b"TRY", 2),
-    (b"TWD", 2),
-    (b"USD", 2),
-    (b"ZAR", 2),
+static CURRENCIES: [Entry; 40] = [
+    entry("AED", 2),
+    entry("AUD", 2),
+    entry("BHD", 3),
+    entry("BRL", 2),
+    entry("CAD", 2),
+    entry("CHF", 2),
+    entry("CLP", 0),
+    entry("CNY", 2),
+    entry("COP", 2),
+    entry("CZK", 2),
+    entry("DKK", 2),
+    entry("EUR", 2),
+    entry("GBP", 2),
+    entry("HKD", 2),
+    entry("HUF", 2),
+    entry("IDR", 2),
+    entry("ILS", 2),
+    entry("INR", 2),
+    entry("ISK", 0),
+    entry("JOD", 3),
+    entry("JPY", 0),
+    entry("KRW", 0),
+    entry("KWD", 3),
+    entry("MXN", 2),
+    entry("MYR", 2),
+    entry("NOK", 2),
+    entry("NZD", 2),
+    entry("OMR", 3),
+    entry("PHP", 2),
+    entry("PLN", 2),
+    entry("RON", 2),
+    entry("SAR", 2),
+    entry("SEK", 2),
+    entry("SGD", 2),
+    entry("THB", 2),
+    entry("TND", 3),
+    entry("TRY", 2),
+    entry("TWD", 2),
+    entry("USD", 2),
+    entry("ZAR", 2),
 ];
 
 impl Currency {
@@ -63,18 +73,18 @@ impl Currency {
     pub fn new(code: &str) -> Result<Self, UnknownCurrency> {
         CURRENCIES
             .iter()
-            .find(|(known, _)| known.as_slice() == code.as_bytes())
-            .map(|(known, _)| Self(**known))
+            .find(|known| known.code == code)
+            .map(Self)
             .ok_or_else(|| UnknownCurrency(code.to_owned()))
     }
 
     /// How many digits the minor unit has: 2 for cents, 0 for yen.
     pub fn minor_digits(self) -> u32 {
-        CURRENCIES.iter().find(|(known, _)| **known == self.0).map_or(2, |(_, digits)| *digits)
+        self.0.minor_digits
     }
 
-    pub fn as_str(&self) -> &str {
-        std::str::from_utf8(&self.0).unwrap_or("XXX")
+    pub fn as_str(self) -> &'static str {
+        self.0.code
     }
 }
 

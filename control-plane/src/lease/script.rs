@@ -2,18 +2,21 @@
 //!
 //! `script/open.lua` documents keys and arguments; each operation's file documents its own.
 
+mod reply;
+
 use std::sync::LazyLock;
 
 use redis::{RedisError, Script, Value};
 use weir_domain::{
-    bucket::{Level, Rate},
+    bucket::Rate,
     id::TenantId,
     limit::{Limit, Refill, Unit, Window},
     protocol::{LeaseAsk, MAX_TTL_MS},
-    quantity::{Amount, Quantity},
+    quantity::Quantity,
 };
 
 use super::link::{Link, Redis, RedisDown};
+pub use reply::{Bucket, Decided, Outcome, Reply, State, Wish};
 
 /// The whole script; the operations share its first part.
 pub const TEXT: &str = concat!(
@@ -157,85 +160,6 @@ fn limit_arguments(placed: &Placed<'_>) -> [String; 7] {
     ]
 }
 
-/// What the script answered.
-#[derive(Debug)]
-pub enum Reply {
-    /// The periods passed do not hold this moment.
-    Period,
-    /// Whether continuous buckets start full must be decided for `home`.
-    Start {
-        home: String,
-    },
-    /// Periodic buckets must be fed first: for each limit, what is missing and what is welcome.
-    Claim(Vec<Option<Wish>>),
-    Decided(Decided),
-    /// What was taken back.
-    Fed {
-        taken: i64,
-    },
-    Adjusted(State),
-    Look {
-        state: State,
-        gateways: Vec<(String, Amount)>,
-    },
-}
-
-/// What a periodic bucket must be fed with before the script can grant.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Wish {
-    pub least: Quantity,
-    pub welcome: Quantity,
-}
-
-/// The decision on a lease.
-#[derive(Debug)]
-pub struct Decided {
-    pub outcome: Outcome,
-    pub stamp: String,
-    pub ttl_ms: u64,
-    pub granted: Amount,
-    pub state: State,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
-    Granted,
-    Refused,
-    /// The same call again: the same answer.
-    Replayed,
-    /// A later call of this worker has been decided.
-    Outdated,
-}
-
-impl Outcome {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Granted => "granted",
-            Self::Refused => "refused",
-            Self::Replayed => "replayed",
-            Self::Outdated => "outdated",
-        }
-    }
-}
-
-/// A tenant's buckets.
-#[derive(Debug)]
-pub struct State {
-    /// What all gateways hold.
-    pub held: Amount,
-    /// In the order of the limits.
-    pub buckets: Vec<Bucket>,
-}
-
-#[derive(Debug, Clone, Copy)]
-pub struct Bucket {
-    /// False for a continuous bucket that is not there, and for a periodic one whose `unclaimed` is not known.
-    pub known: bool,
-    pub level: Level,
-    /// What Postgres has not released yet in this period.
-    pub unclaimed: Quantity,
-}
-
 /// Runs `calls` as one pipeline. The time of the answers is noted in `redis`.
 pub async fn run(
     redis: &Redis,
@@ -269,7 +193,7 @@ pub async fn run(
     Ok(results
         .into_iter()
         .map(|result| {
-            let (now_ms, reply) = parse(result?).ok_or((
+            let (now_ms, reply) = reply::parse(result?).ok_or((
                 redis::ErrorKind::UnexpectedReturnType,
                 "the script's answer has an unexpected form",
             ))?;
@@ -297,102 +221,6 @@ fn pipeline<'a>(calls: impl Iterator<Item = &'a Call>) -> redis::Pipeline {
             .arg(&call.arguments);
     }
     pipeline
-}
-
-fn parse(value: Value) -> Option<(i64, Reply)> {
-    let Value::Array(values) = value else { return None };
-    let mut fields = Fields(values.into_iter());
-    let kind = fields.text()?;
-    let now_ms = fields.number()?;
-    let home = fields.text()?;
-    let decided = |outcome, mut fields: Fields| {
-        Some(Reply::Decided(Decided {
-            outcome,
-            stamp: fields.text()?,
-            ttl_ms: fields.number()?.try_into().ok()?,
-            granted: fields.amount()?,
-            state: fields.state(usize::MAX)?,
-        }))
-    };
-    let reply = match kind.as_str() {
-        "period" => Reply::Period,
-        "start" => Reply::Start { home },
-        "claim" => Reply::Claim(fields.wishes()?),
-        "granted" => decided(Outcome::Granted, fields)?,
-        "refused" => decided(Outcome::Refused, fields)?,
-        "replayed" => decided(Outcome::Replayed, fields)?,
-        "outdated" => decided(Outcome::Outdated, fields)?,
-        "fed" => Reply::Fed { taken: fields.number()? },
-        "adjusted" => Reply::Adjusted(fields.state(usize::MAX)?),
-        "look" => {
-            let limits = fields.number()?.try_into().ok()?;
-            Reply::Look { state: fields.state(limits)?, gateways: fields.gateways()? }
-        }
-        _ => return None,
-    };
-    Some((now_ms, reply))
-}
-
-/// Reads an answer from its start; `None` where it has another form than expected.
-struct Fields(std::vec::IntoIter<Value>);
-
-impl Fields {
-    fn text(&mut self) -> Option<String> {
-        match self.0.next()? {
-            Value::BulkString(bytes) => String::from_utf8(bytes).ok(),
-            Value::SimpleString(text) => Some(text),
-            _ => None,
-        }
-    }
-
-    fn number(&mut self) -> Option<i64> {
-        match self.0.next()? {
-            Value::Int(number) => Some(number),
-            _ => None,
-        }
-    }
-
-    fn quantity(&mut self) -> Option<Quantity> {
-        Some(Quantity::clamped(u64::try_from(self.number()?).unwrap_or(0)))
-    }
-
-    fn amount(&mut self) -> Option<Amount> {
-        Some(Amount { tokens: self.quantity()?, requests: self.quantity()? })
-    }
-
-    fn wishes(&mut self) -> Option<Vec<Option<Wish>>> {
-        let mut wishes = Vec::new();
-        while self.0.len() > 0 {
-            let wanted = self.number()? == 1;
-            let wish = Wish { least: self.quantity()?, welcome: self.quantity()? };
-            wishes.push(wanted.then_some(wish));
-        }
-        Some(wishes)
-    }
-
-    /// What `append_buckets` wrote, of at most `limits` buckets.
-    fn state(&mut self, limits: usize) -> Option<State> {
-        let held = self.amount()?;
-        let mut buckets = Vec::new();
-        while self.0.len() > 0 && buckets.len() < limits {
-            let known = self.number()? == 1;
-            let level = Level {
-                level: self.number()?,
-                fraction: self.number()?.try_into().ok()?,
-                at_ms: self.number()?,
-            };
-            buckets.push(Bucket { known, level, unclaimed: self.quantity()? });
-        }
-        Some(State { held, buckets })
-    }
-
-    fn gateways(&mut self) -> Option<Vec<(String, Amount)>> {
-        let mut gateways = Vec::new();
-        while self.0.len() > 0 {
-            gateways.push((self.text()?, self.amount()?));
-        }
-        Some(gateways)
-    }
 }
 
 /// The rate of a continuous limit.

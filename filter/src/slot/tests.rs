@@ -1,0 +1,147 @@
+use super::*;
+use weir_domain::id::TenantId;
+
+fn amount(tokens: u32, requests: u32) -> Amount {
+    Amount { tokens: Quantity::from(tokens), requests: Quantity::from(requests) }
+}
+
+fn answer(stamp: &str, granted: Amount, ttl_ms: u64, now_ms: i64) -> LeaseAnswer {
+    LeaseAnswer {
+        tenant: TenantId::new("acme").unwrap(),
+        call: 1,
+        state: TenantState::Active,
+        stamp: stamp.to_owned(),
+        granted,
+        ttl_ms,
+        now_ms,
+        retry_after_ms: 0,
+        ask_again_ms: 50,
+        limits: Vec::new(),
+    }
+}
+
+fn leased(granted: Amount) -> Slot {
+    let mut slot = Slot::default();
+    slot.apply(&answer("s1", granted, 2_000, 1_000), amount(1, 1), 7, 0, 0);
+    slot
+}
+
+#[test]
+fn a_slot_survives_shared_data() {
+    let mut slot = leased(amount(100, 100));
+    slot.refusal = Some(Refusal { need: amount(1, 1), until_ns: 5, retry_ns: None });
+    slot.limits = vec![LimitStatus {
+        name: "daily".parse().unwrap(),
+        unit: weir_domain::limit::Unit::Tokens,
+        capacity: Quantity::from(100),
+        remaining: Quantity::from(99),
+        window_s: 86_400,
+        reset_s: 3_600,
+        violated: false,
+    }];
+    assert_eq!(Slot::decode(slot.encode().as_deref()), slot);
+}
+
+#[test]
+fn slices_shrink_to_the_cost_and_nothing_is_stranded() {
+    let mut slot = leased(amount(100, 100));
+    let mut slices = Vec::new();
+    while let Some(drawn) = slot.draw(amount(1, 1), 10) {
+        slices.push(drawn.slice.tokens.get());
+    }
+    assert_eq!(slices.first(), Some(&25));
+    assert_eq!(slices.iter().sum::<u64>(), 100);
+    assert_eq!(slices.last(), Some(&1));
+}
+
+#[test]
+fn a_cost_is_covered_whole_or_not_at_all() {
+    let mut slot = leased(amount(40, 100));
+    assert_eq!(slot.draw(amount(50, 1), 10), None);
+    assert_eq!(slot.free, amount(40, 100));
+    assert_eq!(slot.draw(amount(30, 1), 10).unwrap().slice.tokens.get(), 30);
+}
+
+#[test]
+fn nothing_is_drawn_past_the_end() {
+    let mut slot = leased(amount(10, 10));
+    assert!(slot.draw(amount(1, 1), 1_999_999_999).is_some());
+    assert_eq!(slot.draw(amount(1, 1), 2_000_000_000), None);
+}
+
+#[test]
+fn a_new_stamp_replaces_what_is_held_and_the_same_one_adds() {
+    let mut slot = leased(amount(10, 10));
+    slot.apply(&answer("s1", amount(5, 5), 2_000, 1_001), amount(1, 1), 7, 0, 0);
+    assert_eq!(slot.free, amount(15, 15));
+    slot.put_back("s1", amount(0, 0), amount(3, 3));
+    slot.apply(&answer("s2", amount(7, 7), 2_000, 1_002), amount(1, 1), 7, 0, 0);
+    assert_eq!((slot.free, slot.spent), (amount(7, 7), Amount::ZERO));
+    slot.put_back("s1", amount(2, 2), amount(1, 1));
+    assert_eq!((slot.free, slot.spent), (amount(7, 7), Amount::ZERO), "old slices are void");
+    slot.apply(&answer("s1", amount(9, 9), 2_000, 1_001), amount(1, 1), 7, 0, 0);
+    assert_eq!(slot.stamp, "s2", "an overtaken answer is ignored");
+}
+
+#[test]
+fn one_worker_calls_at_a_time() {
+    let mut slot = leased(amount(10, 10));
+    let basis = slot.start_call(7, amount(1, 1), 100).unwrap();
+    assert_eq!(basis.stamp, "s1");
+    assert_eq!(slot.start_call(8, amount(1, 1), 200), None);
+    assert!(slot.start_call(8, amount(1, 1), 100 + CALLER_NS).is_some(), "7 is taken for dead");
+}
+
+#[test]
+fn demand_sizes_the_next_lease() {
+    let mut slot = leased(amount(1_000, 1_000));
+    slot.measured_ns = 1_000_000_000;
+    slot.drawn = amount(300, 300);
+    let basis = slot.start_call(7, Amount::ZERO, 1_100_000_000).unwrap();
+    assert_eq!(slot.demand, amount(3_000, 3_000));
+    assert_eq!(basis.want, amount(2_000, 2_000));
+}
+
+#[test]
+fn a_changed_tenant_is_asked_for_again_with_a_refund() {
+    let mut slot = leased(amount(10, 10));
+    slot.invalidate(5);
+    assert_eq!(slot.draw(amount(1, 1), 10), None);
+    let basis = slot.start_call(7, amount(1, 1), 10).unwrap();
+    assert_eq!((basis.refund, slot.free), (amount(10, 10), Amount::ZERO));
+    slot.apply(&answer("s1", amount(8, 8), 2_000, 1_001), amount(1, 1), 7, 10, 20);
+    assert!(slot.draw(amount(1, 1), 30).is_some());
+}
+
+#[test]
+fn an_answer_from_before_a_change_does_not_undo_it() {
+    let mut slot = leased(amount(10, 10));
+    slot.invalidate(5);
+    slot.apply(&answer("s1", amount(8, 8), 2_000, 1_001), amount(1, 1), 7, 4, 6);
+    assert_eq!(slot.draw(amount(1, 1), 10), None);
+    slot.apply(&answer("s1", Amount::ZERO, 2_000, 1_001), amount(1, 1), 7, 4, 6);
+    assert_eq!(slot.refusal, None);
+}
+
+#[test]
+fn a_grant_that_came_too_late_is_no_refusal() {
+    let mut slot = Slot::default();
+    let mut nothing = answer("s1", Amount::ZERO, 0, 1_001);
+    nothing.ask_again_ms = 0;
+    slot.apply(&nothing, amount(1, 1), 7, 0, 0);
+    assert_eq!(slot.refusal, None);
+    nothing.ask_again_ms = 20;
+    nothing.retry_after_ms = u64::MAX;
+    slot.apply(&nothing, amount(1, 1), 7, 0, 10);
+    assert_eq!(slot.refusal.unwrap().retry_ns, Some(u64::MAX));
+}
+
+#[test]
+fn a_refusal_holds_for_what_costs_as_much() {
+    let mut slot = leased(Amount::ZERO);
+    let refusal = slot.refusal.unwrap();
+    assert!(refusal.refuses(amount(1, 1), 10));
+    assert!(!refusal.refuses(amount(1, 1), refusal.until_ns));
+    slot.apply(&answer("s1", Amount::ZERO, 2_000, 1_001), amount(50, 1), 7, 0, 0);
+    assert!(!slot.refusal.unwrap().refuses(amount(49, 1), 10));
+}
