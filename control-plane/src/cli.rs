@@ -86,7 +86,8 @@ async fn invoice_run(
     as_of: Option<Timestamp>,
 ) -> Result<(), Box<dyn Error>> {
     let Summary { tenants, invoices, failed } = invoice::run::run(db, tenant, as_of).await?;
-    println!("{invoices} invoices made for {tenants} tenants.");
+    let s = |count| if count == 1 { "" } else { "s" };
+    println!("{invoices} invoice{} made for {tenants} tenant{}.", s(invoices), s(tenants));
     if failed > 0 {
         return Err(format!(
             "the invoices of {failed} tenants could not be made; the log above says why. Mend that and run again"

@@ -12,15 +12,19 @@ use thiserror::Error;
 /// What `weir serve --help` says about configuration.
 pub const HELP: &str = "\
 Configuration (environment variable; the key in the file is the same in lower case without WEIR_):
-  WEIR_DATABASE_URL   postgres://user:password@host:port/name          required
-  WEIR_REDIS_URL      redis://host:port/0                              required
-  WEIR_ADMIN_TOKEN    bearer token of the admin API, 16 or more chars  required
-  WEIR_GATEWAY_TOKEN  bearer token of the gateways, 16 or more chars   required
-  WEIR_LISTEN         address to listen on                             127.0.0.1:8080
-  WEIR_DATABASE_CONNECTIONS  most connections to Postgres              16
-  WEIR_LEASE_TTL_MS   how long a lease lasts at most, 100 to 10000     2000
-  WEIR_LOG            what to log (tracing filter, such as weir=debug) info
-  WEIR_LOG_FORMAT     json or text                                     json";
+  WEIR_DATABASE_URL          postgres://user:password@host:port/name          required
+  WEIR_REDIS_URL             redis://host:port/0                              required
+  WEIR_ADMIN_TOKEN           bearer token of the admin API, 16 or more chars  required
+  WEIR_GATEWAY_TOKEN         bearer token of the gateways, 16 or more chars   required
+  WEIR_LISTEN                address and port to listen on                    127.0.0.1:8080
+  WEIR_DATABASE_CONNECTIONS  most connections to Postgres, 1 to 1000          16
+  WEIR_LEASE_TTL_MS          how long a lease lasts at most, 100 to 10000     2000
+  WEIR_LOG                   what to log (tracing filter, such as weir=debug) info
+  WEIR_LOG_FORMAT            json or text                                     json
+  WEIR_CONFIG                the configuration file";
+
+/// The fields that are texts of the operator's, and secret.
+const SECRETS: &[&str] = &["database_url", "redis_url", "admin_token", "gateway_token"];
 
 /// The shortest token that is accepted, in characters.
 const MIN_TOKEN_LEN: usize = 16;
@@ -93,6 +97,8 @@ fn default_log() -> String {
 pub enum ConfigError {
     #[error("the configuration is not usable: {0}; see weir serve --help")]
     Source(Box<figment::Error>),
+    #[error("{} is missing; see weir serve --help", variable(.0))]
+    Missing(String),
     #[error("the configuration file {0} does not exist")]
     NoFile(String),
     #[error("{0} must have at least {MIN_TOKEN_LEN} characters")]
@@ -101,6 +107,18 @@ pub enum ConfigError {
     SameTokens,
     #[error("{field} is {value}, it must be {allowed}")]
     Range { field: &'static str, value: u64, allowed: &'static str },
+}
+
+/// The environment variable of a field.
+fn variable(field: &str) -> String {
+    format!("WEIR_{}", field.to_uppercase())
+}
+
+fn source_error(error: figment::Error) -> ConfigError {
+    match &error.kind {
+        figment::error::Kind::MissingField(field) => ConfigError::Missing(field.to_string()),
+        _ => ConfigError::Source(Box::new(error)),
+    }
 }
 
 impl Config {
@@ -114,11 +132,15 @@ impl Config {
             figment = figment.merge(Toml::file_exact(file));
         }
         // WEIR_CONFIG names the file itself.
-        let environment = Env::prefixed("WEIR_").ignore(&["config"]);
-        let config: Self = figment
-            .merge(environment)
-            .extract()
-            .map_err(|error| ConfigError::Source(Box::new(error)))?;
+        let environment = Env::prefixed("WEIR_").ignore(&["config"]).ignore(SECRETS);
+        figment = figment.merge(environment);
+        for name in SECRETS {
+            // As it is: a token of digits is no number, and must not show in the error about one.
+            if let Ok(value) = std::env::var(variable(name)) {
+                figment = figment.merge((*name, value.trim()));
+            }
+        }
+        let config: Self = figment.extract().map_err(source_error)?;
         config.check()?;
         Ok(config)
     }

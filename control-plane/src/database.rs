@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use sqlx::{
-    PgPool,
+    Connection, PgConnection, PgPool,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 use thiserror::Error;
@@ -14,14 +14,21 @@ use crate::{config::Config, problem::ApiError};
 pub enum DatabaseError {
     #[error("database_url is not a Postgres address such as postgres://user:password@host/name")]
     Address(#[source] sqlx::Error),
+    #[error("database_url must begin with postgres:// or postgresql://")]
+    Scheme,
+    #[error("cannot connect to Postgres at {host}:{port}")]
+    Connect { host: String, port: u16, source: sqlx::Error },
     #[error("cannot bring the database to this version's schema")]
     Migrate(#[from] sqlx::migrate::MigrateError),
 }
 
 /// A pool of connections, opened when they are needed: Postgres may be down at this moment.
 pub async fn connect(config: &Config) -> Result<PgPool, DatabaseError> {
-    let options: PgConnectOptions =
-        config.database_url.reveal().parse().map_err(DatabaseError::Address)?;
+    let url = config.database_url.reveal();
+    let options: PgConnectOptions = url.parse().map_err(DatabaseError::Address)?;
+    if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
+        return Err(DatabaseError::Scheme);
+    }
     Ok(PgPoolOptions::new()
         .max_connections(config.database_connections)
         .acquire_timeout(Duration::from_secs(5))
@@ -30,8 +37,16 @@ pub async fn connect(config: &Config) -> Result<PgPool, DatabaseError> {
 
 /// Applies what is missing of `migrations/`. Replicas that do so at once wait for each other.
 pub async fn migrate(db: &PgPool) -> Result<(), DatabaseError> {
-    sqlx::migrate!("./migrations").run(db).await?;
-    Ok(())
+    let Err(error) = sqlx::migrate!("./migrations").run(db).await else { return Ok(()) };
+    // The pool says only that it waited too long; one more attempt says what for.
+    let options = db.connect_options();
+    match PgConnection::connect_with(&options).await {
+        Err(source) => {
+            let (host, port) = (options.get_host().to_owned(), options.get_port());
+            Err(DatabaseError::Connect { host, port, source })
+        }
+        Ok(_) => Err(error.into()),
+    }
 }
 
 /// What the caller is told when a statement failed: `problem` where it broke `constraint` (a name in

@@ -33,10 +33,15 @@ pub fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
         let field = error.path().to_string();
-        let detail = error.into_inner().to_string();
-        let expected = "the body is not the JSON that is expected here";
-        // The body as a whole.
-        if field == "." {
+        let cause = error.into_inner();
+        let detail = cause.to_string();
+        let expected = if cause.is_data() {
+            "the body is not the JSON that is expected here"
+        } else {
+            "the body is not JSON"
+        };
+        // The body as a whole, or where a name should be.
+        if field == "." || field.ends_with('?') {
             return ApiError::bad_request(format!("{expected}: {detail}"));
         }
         ApiError::BadRequest {
@@ -77,5 +82,37 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T>
             .await
             .map(|axum::extract::Path(path)| Self(path))
             .map_err(|rejection| ApiError::bad_request(rejection.body_text()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, serde::Deserialize)]
+    struct Body {
+        #[allow(dead_code, reason = "only its errors count here")]
+        amount: u64,
+    }
+
+    fn told(text: &str) -> (String, Vec<String>) {
+        match parse_json::<Body>(text.as_bytes()) {
+            Err(ApiError::BadRequest { detail, errors }) => {
+                (detail, errors.into_iter().map(|error| error.field).collect())
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_field_is_named_where_there_is_one() {
+        for text in ["", "{{", r#"{"amount":"#, r#"{"amount":}"#] {
+            let (detail, fields) = told(text);
+            assert!(detail.starts_with("the body is not JSON: "), "{text}: {detail}");
+            let named: &[&str] = if text.contains("amount") { &["amount"] } else { &[] };
+            assert_eq!(fields, named, "{text}");
+        }
+        assert_eq!(told(r#"{"amount":-1}"#).1, ["amount"]);
+        assert!(told("{}").0.contains("missing field `amount`"));
     }
 }

@@ -4,6 +4,7 @@
 
 use axum::{
     Json,
+    extract::OriginalUri,
     http::{HeaderValue, Method, StatusCode, header},
     response::{IntoResponse, Response},
 };
@@ -137,4 +138,14 @@ impl IntoResponse for ApiError {
         }
         response
     }
+}
+
+/// For paths that nothing answers.
+pub async fn no_such_endpoint(OriginalUri(uri): OriginalUri) -> ApiError {
+    ApiError::NotFound { what: "endpoint", id: uri.path().to_owned() }
+}
+
+/// For methods that a path does not have.
+pub async fn wrong_method(method: Method, OriginalUri(uri): OriginalUri) -> ApiError {
+    ApiError::MethodNotAllowed { method, path: uri.path().to_owned() }
 }

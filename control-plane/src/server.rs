@@ -16,7 +16,9 @@ use crate::{
     health,
     lease::{Leases, link::Redis, tenants::Tenants},
     ledger::Ledger,
-    portal, telemetry,
+    portal,
+    problem::{no_such_endpoint, wrong_method},
+    telemetry,
 };
 
 /// No call takes longer than this, the long poll included.
@@ -24,15 +26,15 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Migrates the database and serves until SIGTERM or Ctrl-C; then finishes the calls under way.
 pub async fn serve(config: Config) -> Result<(), Box<dyn Error>> {
+    let redis = Redis::new(config.redis_url.reveal()).map_err(|error| {
+        format!("redis_url is not an address such as redis://host:port/0: {error}")
+    })?;
+    let redis = Arc::new(redis);
     let db = database::connect(&config).await?;
     database::migrate(&db).await?;
     let listener = TcpListener::bind(config.listen)
         .await
         .map_err(|error| format!("cannot listen on {}: {error}", config.listen))?;
-    let redis = Redis::new(config.redis_url.reveal()).map_err(|error| {
-        format!("redis_url is not an address such as redis://host:port/0: {error}")
-    })?;
-    let redis = Arc::new(redis);
     let (changes, watcher) = Changes::new(db.clone());
     let tenants = Tenants::new(db.clone(), changes.clone());
     let (stop, stopping) = watch::channel(false);
@@ -51,6 +53,9 @@ pub async fn serve(config: Config) -> Result<(), Box<dyn Error>> {
         watcher.run(stopping, &tenants).await;
     });
     tracing::info!(address = %listener.local_addr()?, "listening");
+    if let Err(error) = app.redis.link().await {
+        tracing::warn!("no leases until Redis can be reached: {error}");
+    }
     let signal = stop_signal()?;
     let told_to_stop = async move {
         signal.await;
@@ -70,6 +75,8 @@ pub fn router(app: App) -> Router {
         .merge(edge::router(&app))
         .merge(admin::router(app.clone()))
         .merge(portal::router())
+        .fallback(no_such_endpoint)
+        .method_not_allowed_fallback(wrong_method)
         .layer(TimeoutLayer::with_status_code(StatusCode::GATEWAY_TIMEOUT, CALL_TIMEOUT))
         .layer(TraceLayer::new_for_http())
         .with_state(app)

@@ -9,6 +9,8 @@ use crate::config::{Config, LogFormat};
 /// The bounds of histograms of times.
 const SECONDS: &[f64] =
     &[0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0];
+/// The bounds of the histogram of batches per commit.
+const COUNTS: &[f64] = &[1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 256.0];
 
 #[derive(Debug, Error)]
 pub enum TelemetryError {
@@ -32,5 +34,9 @@ pub fn init_logs(config: &Config) -> Result<(), TelemetryError> {
 /// Collects metrics from now on, in this process.
 pub fn init_metrics() -> Result<PrometheusHandle, TelemetryError> {
     let times = Matcher::Suffix("_seconds".to_owned());
-    Ok(PrometheusBuilder::new().set_buckets_for_metric(times, SECONDS)?.install_recorder()?)
+    let batches = Matcher::Full("weir_usage_commit_batches".to_owned());
+    Ok(PrometheusBuilder::new()
+        .set_buckets_for_metric(times, SECONDS)?
+        .set_buckets_for_metric(batches, COUNTS)?
+        .install_recorder()?)
 }

@@ -121,6 +121,7 @@ impl HttpContext for Request {
     fn on_http_request_headers(&mut self, _: usize, _: bool) -> Action {
         let mut shared = self.worker.borrow_mut();
         let Some(worker) = shared.as_mut() else {
+            Refused::ControlPlaneUnreachable.send(host::now_ns());
             return Action::Pause;
         };
         if is_exempt(worker) {

@@ -66,6 +66,11 @@ impl Answer {
         Self { status, body: body.ok().flatten().unwrap_or_default() }
     }
 
+    /// Whether the control plane says that what was sent does not follow what it has.
+    pub fn is_conflict(&self) -> bool {
+        self.status == Some(409)
+    }
+
     /// The body of a 200; otherwise what went wrong, for the log.
     pub fn parse<T: DeserializeOwned>(&self) -> Result<T, String> {
         match self.status {

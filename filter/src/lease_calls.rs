@@ -202,6 +202,10 @@ impl Worker {
         let Some(call) = tenant.call.take() else {
             return;
         };
+        if answer.state != TenantState::Active && call.sent_ns < tenant.changed_ns {
+            // Decided before a change that has been heard of since.
+            return self.ask_for(index);
+        }
         match answer.state {
             TenantState::Active => {
                 tenant.suspended_until_ns = 0;

@@ -7,6 +7,7 @@
 //! | [`config`] | the plugin configuration |
 //! | [`worker`] | one VM: decides over requests, does the rest on its tick |
 //! | [`tenant`], [`tenants`] | what a worker knows: slices, counts, who waits; strangers |
+//! | [`waiters`] | requests that are paused until there is a lease |
 //! | [`slot`] | the gateway's lease in shared data, drawn on by all workers |
 //! | [`lease_calls`], [`sweep`] | leases: asked for, renewed, given back |
 //! | [`usage`], [`usage_calls`] | usage: counted, frozen, sent until acknowledged |
@@ -31,6 +32,7 @@ pub mod tenant;
 pub mod tenants;
 pub mod usage;
 pub mod usage_calls;
+pub mod waiters;
 pub mod worker;
 
 proxy_wasm::main! {{

@@ -57,6 +57,8 @@ pub struct Refresher {
     /// The sequence of changes that this worker has heard.
     heard: Option<u64>,
     orphan_under_way: bool,
+    /// The place to look for orphans at first.
+    next_orphan: u32,
 }
 
 impl Changes {
@@ -178,35 +180,36 @@ impl Worker {
         match missed {
             Some(missed) if missed.iter().all(Option::is_some) => {
                 for tenant in missed.iter().flatten() {
-                    self.hear_change(tenant);
+                    self.hear_change(tenant, now_ns);
                 }
             }
             _ => self.hear_that_all_changed(now_ns),
         }
     }
 
-    fn hear_change(&mut self, tenant: &TenantId) {
+    fn hear_change(&mut self, tenant: &TenantId, now_ns: u64) {
         self.tenants.forget_stranger(tenant);
         if let Some(index) = self.tenants.index_of(tenant) {
-            self.forget_verdicts(index);
+            self.forget_verdicts(index, now_ns);
         }
     }
 
     fn hear_that_all_changed(&mut self, now_ns: u64) {
         self.tenants.forget_strangers();
         for index in self.tenants.indexes() {
-            self.forget_verdicts(index);
+            self.forget_verdicts(index, now_ns);
             if let Some(tenant) = self.tenants.get_mut(index) {
                 invalidate(&tenant.slot_key, now_ns);
             }
         }
     }
 
-    fn forget_verdicts(&mut self, index: Index) {
+    fn forget_verdicts(&mut self, index: Index, now_ns: u64) {
         self.put_back(index);
         if let Some(tenant) = self.tenants.get_mut(index) {
             tenant.refusal = None;
             tenant.suspended_until_ns = 0;
+            tenant.changed_ns = now_ns;
         }
     }
 
@@ -215,21 +218,19 @@ impl Worker {
         if self.refresher.orphan_under_way {
             return;
         }
-        for place in 0.. {
-            let Some(bytes) = host::read(&worker_key(place)) else {
-                return;
-            };
-            let gone = postcard::from_bytes::<Registration>(&bytes).is_ok_and(|registration| {
-                registration.worker != self.name
-                    && now_ns.saturating_sub(registration.beat_ns) >= GONE_NS
-            });
-            if !gone {
+        let places = (0..).take_while(|place| host::read(&worker_key(*place)).is_some()).count();
+        let places = u32::try_from(places).unwrap_or(u32::MAX);
+        // From the one after the last: one that is refused must not hold up the others.
+        let first = self.refresher.next_orphan;
+        for place in (0..places).map(|step| (first + step) % places) {
+            if !self.is_gone(place, now_ns) {
                 continue;
             }
             let outbox = Outbox::decode(host::read(&outbox_key(place)).as_deref());
             let Some(batch) = outbox.batches.first() else {
                 continue;
             };
+            self.refresher.next_orphan = (place + 1) % places;
             if let Some(token) =
                 http_call::post(&self.config.control_plane, USAGE_PATH, &batch.body)
             {
@@ -240,21 +241,40 @@ impl Worker {
         }
     }
 
+    /// Whether the worker at `place` has been silent for so long that it must be gone.
+    fn is_gone(&self, place: u32, now_ns: u64) -> bool {
+        host::read(&worker_key(place))
+            .and_then(|bytes| postcard::from_bytes::<Registration>(&bytes).ok())
+            .is_some_and(|registration| {
+                registration.worker != self.name
+                    && now_ns.saturating_sub(registration.beat_ns) >= GONE_NS
+            })
+    }
+
     /// The answer to a batch of a worker that is gone.
     pub fn on_orphan(&mut self, place: u32, sequence: u64, answer: &Answer) {
         self.refresher.orphan_under_way = false;
         match answer.parse::<UsageAnswer>() {
             Ok(_) => {
                 self.stats.count(Counter::OrphansPosted);
-                host::update(&outbox_key(place), |bytes| {
+                let requests = host::update(&outbox_key(place), |bytes| {
                     let mut outbox = Outbox::decode(bytes);
-                    outbox.acknowledge(sequence);
-                    (Some(outbox.encode()), ())
+                    let requests = outbox.acknowledge(sequence);
+                    (Some(outbox.encode()), requests)
                 });
+                self.stats.add(Counter::Stored, requests.unwrap_or(0));
             }
-            Err(why) => host::warn(&format!(
-                "weir: usage of a worker that is gone is not stored yet: {why}"
-            )),
+            Err(why) => {
+                host::warn(&format!(
+                    "weir: usage of a worker that is gone is not stored yet: {why}"
+                ));
+                // As with a worker's own: see UsageCalls::start_anew.
+                if let Some(sender) = host::nonce().filter(|_| answer.is_conflict()) {
+                    host::update(&outbox_key(place), |bytes| {
+                        (Some(Outbox::decode(bytes).renamed(&sender).encode()), ())
+                    });
+                }
+            }
         }
     }
 }

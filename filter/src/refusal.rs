@@ -2,8 +2,11 @@
 
 use std::rc::Rc;
 
-use proxy_wasm::hostcalls;
-use serde_json::json;
+use proxy_wasm::{
+    hostcalls,
+    types::{GrpcStatusCode, MapType},
+};
+use serde_json::{Value, json};
 use weir_domain::{
     protocol::LimitStatus,
     quantity::Amount,
@@ -95,58 +98,88 @@ impl Refused {
         }
     }
 
-    /// Answers the stream that is effective now.
-    pub fn send(&self, now_ns: u64) {
+    fn grpc_status(&self) -> GrpcStatusCode {
+        match self {
+            Self::MissingCredential | Self::UnknownTenant => GrpcStatusCode::Unauthenticated,
+            Self::Suspended => GrpcStatusCode::PermissionDenied,
+            Self::Limit { .. } => GrpcStatusCode::ResourceExhausted,
+            Self::ControlPlaneUnreachable | Self::UsageUnacknowledged | Self::Overloaded => {
+                GrpcStatusCode::Unavailable
+            }
+        }
+    }
+
+    /// In how many seconds to come back; `None` where nobody knows, or never.
+    fn retry_after_s(&self, now_ns: u64) -> Option<u64> {
+        match self {
+            Self::Limit { refusal, .. } => refusal
+                .retry_ns
+                .map(|retry_ns| retry_ns.saturating_sub(now_ns).max(1).div_ceil(NS_PER_S)),
+            _ => (self.status().0 == 503).then_some(OUTAGE_RETRY_S),
+        }
+    }
+
+    /// The limits as they stand; empty where none is concerned.
+    fn limits(&self, now_ns: u64) -> Vec<LimitStatus> {
+        let Self::Limit { limits, .. } = self else {
+            return Vec::new();
+        };
+        let mut limits = limits.at(now_ns, Amount::ZERO);
+        // Retry-After must not be earlier than the reset of a limit that was violated.
+        for limit in limits.iter_mut().filter(|limit| limit.violated) {
+            let wait_s = self.retry_after_s(now_ns).unwrap_or(limit.reset_s);
+            limit.reset_s = limit.reset_s.min(wait_s);
+        }
+        limits
+    }
+
+    fn problem(&self, limits: &[LimitStatus]) -> Value {
         let (status, title) = self.status();
         let mut problem = json!({
             "type": "about:blank", "title": title, "status": status,
             "detail": self.detail(), "reason": self.reason(),
         });
-        let mut headers = vec![
-            ("content-type".to_owned(), "application/problem+json".to_owned()),
-            ("x-weir-reason".to_owned(), self.reason().to_owned()),
-        ];
-        match self {
-            Self::Limit { refusal, limits, .. } => {
-                let wait_s = refusal
-                    .retry_ns
-                    .map(|retry_ns| retry_ns.saturating_sub(now_ns).max(1).div_ceil(NS_PER_S));
-                let mut limits = limits.at(now_ns, Amount::ZERO);
-                // Retry-After must not be earlier than the reset of a limit that was violated.
-                for limit in limits.iter_mut().filter(|limit| limit.violated) {
-                    limit.reset_s =
-                        wait_s.map_or(limit.reset_s, |wait_s| limit.reset_s.min(wait_s));
-                }
-                let violated: Vec<_> = limits
-                    .iter()
-                    .filter(|limit| limit.violated)
-                    .map(|limit| limit.name.as_str())
-                    .collect();
-                if let Some(members) = problem.as_object_mut() {
-                    members.insert("type".to_owned(), json!(QUOTA_EXCEEDED));
-                    members.insert("violated-policies".to_owned(), json!(violated));
-                }
-                if let Some(wait_s) = wait_s {
-                    headers.push(("retry-after".to_owned(), wait_s.to_string()));
-                }
-                if !limits.is_empty() {
-                    headers
-                        .push((POLICY_FIELD.to_owned(), rate_limit_fields::policy_value(&limits)));
-                    headers.push((
-                        REMAINING_FIELD.to_owned(),
-                        rate_limit_fields::remaining_value(&limits),
-                    ));
-                }
-            }
-            _ if status == 503 => {
-                headers.push(("retry-after".to_owned(), OUTAGE_RETRY_S.to_string()))
-            }
-            _ => {}
+        if let (Self::Limit { .. }, Some(members)) = (self, problem.as_object_mut()) {
+            let violated: Vec<_> = limits
+                .iter()
+                .filter(|limit| limit.violated)
+                .map(|limit| limit.name.as_str())
+                .collect();
+            members.insert("type".to_owned(), json!(QUOTA_EXCEEDED));
+            members.insert("violated-policies".to_owned(), json!(violated));
         }
-        let headers = headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-        let _ =
-            hostcalls::send_http_response(status, headers, Some(problem.to_string().as_bytes()));
+        problem
     }
+
+    /// Answers the stream that is effective now: a gRPC caller with a grpc-status.
+    pub fn send(&self, now_ns: u64) {
+        let limits = self.limits(now_ns);
+        let mut headers = vec![("x-weir-reason", self.reason().to_owned())];
+        if let Some(wait_s) = self.retry_after_s(now_ns) {
+            headers.push(("retry-after", wait_s.to_string()));
+        }
+        if !limits.is_empty() {
+            headers.push((POLICY_FIELD, rate_limit_fields::policy_value(&limits)));
+            headers.push((REMAINING_FIELD, rate_limit_fields::remaining_value(&limits)));
+        }
+        if is_grpc() {
+            let metadata = headers.iter().map(|(name, value)| (*name, value.as_bytes())).collect();
+            let message = self.detail();
+            let _ = hostcalls::send_grpc_response(self.grpc_status(), Some(&message), metadata);
+            return;
+        }
+        let body = self.problem(&limits).to_string();
+        headers.push(("content-type", "application/problem+json".to_owned()));
+        let headers = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let _ = hostcalls::send_http_response(self.status().0, headers, Some(body.as_bytes()));
+    }
+}
+
+fn is_grpc() -> bool {
+    hostcalls::get_map_value_bytes(MapType::HttpRequestHeaders, "content-type")
+        .ok()
+        .flatten()
+        .is_some_and(|value| value.starts_with(b"application/grpc"))
 }
 
 /// The problem type of RFC 9457's registry for a spent quota.

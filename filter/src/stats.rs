@@ -7,6 +7,8 @@ use proxy_wasm::{hostcalls, types::MetricType};
 pub enum Counter {
     Admitted,
     AdmittedTokens,
+    /// Requests whose usage the control plane has stored.
+    Stored,
     Exempt,
     /// Requests that waited for a lease.
     Waited,
@@ -29,9 +31,10 @@ pub enum Counter {
     OrphansPosted,
 }
 
-const COUNTERS: [(Counter, &str); 20] = [
+const COUNTERS: [(Counter, &str); 21] = [
     (Counter::Admitted, "weir.admitted"),
     (Counter::AdmittedTokens, "weir.admitted_tokens"),
+    (Counter::Stored, "weir.stored"),
     (Counter::Exempt, "weir.exempt"),
     (Counter::Waited, "weir.waited"),
     (Counter::MissingCredential, "weir.refused.missing_credential"),

@@ -36,6 +36,8 @@ pub struct Tenant {
     pub used_ns: u64,
     /// The tenant is suspended, as far as is known until then.
     pub suspended_until_ns: u64,
+    /// When a change of it was last heard of: what was said before may be outdated.
+    pub changed_ns: u64,
     pub refusal: Option<Refusal>,
     pub limits: Rc<Limits>,
     /// Admitted by this worker, or drawn by others, since `limits` were told.
@@ -94,6 +96,7 @@ impl Tenant {
             spent: Amount::ZERO,
             used_ns: 0,
             suspended_until_ns: 0,
+            changed_ns: 0,
             refusal: None,
             limits: Rc::default(),
             spent_since_limits: Amount::ZERO,

@@ -51,6 +51,8 @@ impl UsageLog {
 pub struct Frozen {
     pub sequence: u64,
     pub body: Vec<u8>,
+    /// How many requests it tells of.
+    pub requests: u64,
 }
 
 /// The batches of one worker that are not acknowledged, oldest first.
@@ -72,9 +74,25 @@ impl Outbox {
         postcard::to_allocvec(self).unwrap_or_default()
     }
 
-    /// Drops what is acknowledged up to `sequence`.
-    pub fn acknowledge(&mut self, sequence: u64) {
+    /// The same batches as those of another worker, which has sent none yet: for a control plane
+    /// that has lost what it acknowledged, and refuses what comes after the gap.
+    pub fn renamed(&self, worker: &str) -> Self {
+        let batches = self
+            .batches
+            .iter()
+            .filter_map(|batch| serde_json::from_slice::<UsageBatch>(&batch.body).ok());
+        let renamed = (1..).zip(batches).filter_map(|(sequence, batch)| {
+            freeze(&batch.gateway, worker, sequence, batch.records)
+        });
+        Self { batches: renamed.collect() }
+    }
+
+    /// Drops what is acknowledged up to `sequence`; how many requests that was.
+    pub fn acknowledge(&mut self, sequence: u64) -> u64 {
+        let stored = self.batches.iter().filter(|batch| batch.sequence <= sequence);
+        let requests = stored.map(|batch| batch.requests).sum();
         self.batches.retain(|batch| batch.sequence > sequence);
+        requests
     }
 }
 
@@ -85,6 +103,7 @@ pub fn freeze(
     sequence: u64,
     records: Vec<UsageRecord>,
 ) -> Option<Frozen> {
+    let requests = records.iter().map(|record| record.requests.get()).sum();
     let batch = UsageBatch {
         version: protocol::VERSION,
         gateway: gateway.to_owned(),
@@ -92,12 +111,32 @@ pub fn freeze(
         sequence,
         records,
     };
-    Some(Frozen { sequence, body: serde_json::to_vec(&batch).ok()? })
+    Some(Frozen { sequence, body: serde_json::to_vec(&batch).ok()?, requests })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn renamed_batches_hold_the_same_and_count_from_1() {
+        let mut log = UsageLog::default();
+        let acme = TenantId::new("acme").unwrap();
+        let mut outbox = Outbox::default();
+        for sequence in 7..9 {
+            log.add(&acme, 100, Amount::request(weir_domain::quantity::Quantity::ONE));
+            outbox.batches.push(freeze("g", "w", sequence, log.take_records()).unwrap());
+        }
+        let renamed = outbox.renamed("w2");
+        let read = |outbox: &Outbox| -> Vec<UsageBatch> {
+            outbox.batches.iter().map(|b| serde_json::from_slice(&b.body).unwrap()).collect()
+        };
+        let names: Vec<_> = read(&renamed).iter().map(|b| (b.worker.clone(), b.sequence)).collect();
+        assert_eq!(names, [("w2".to_owned(), 1), ("w2".to_owned(), 2)]);
+        let records = |outbox| -> Vec<_> { read(outbox).into_iter().map(|b| b.records).collect() };
+        assert_eq!(records(&renamed), records(&outbox));
+        assert_eq!(renamed.batches.iter().map(|b| b.requests).sum::<u64>(), 2);
+    }
 
     #[test]
     fn what_waits_is_full_while_it_fills_a_batch() {

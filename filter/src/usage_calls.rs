@@ -39,6 +39,8 @@ pub fn outbox_key(place: u32) -> String {
 pub struct UsageCalls {
     place: u32,
     outbox: Outbox,
+    /// The name that batches are sent under: the worker's, or one since the last gap.
+    sender: Option<String>,
     sequence: u64,
     /// When the oldest batch that is not acknowledged was frozen.
     frozen_ns: u64,
@@ -104,6 +106,18 @@ impl UsageCalls {
         }
     }
 
+    /// The control plane has lost what it acknowledged (a database restored from a backup, say),
+    /// and what comes after that gap it will never take under this name.
+    fn start_anew(&mut self) {
+        let Some(sender) = host::nonce() else {
+            return;
+        };
+        self.outbox = self.outbox.renamed(&sender);
+        self.sequence = self.outbox.batches.last().map_or(0, |batch| batch.sequence);
+        self.sender = Some(sender);
+        self.keep();
+    }
+
     /// Keeps what is not acknowledged in shared data.
     fn keep(&self) {
         let bytes = self.outbox.encode();
@@ -163,8 +177,8 @@ impl Worker {
         }
         let calls = &mut self.usage_calls;
         let sequence = calls.sequence + 1;
-        if let Some(batch) = freeze(&self.gateway, &self.name, sequence, self.usage.take_records())
-        {
+        let sender = calls.sender.as_ref().unwrap_or(&self.name);
+        if let Some(batch) = freeze(&self.gateway, sender, sequence, self.usage.take_records()) {
             calls.sequence = sequence;
             calls.frozen_ns = now_ns;
             calls.outbox.batches.push(batch);
@@ -181,10 +195,16 @@ impl Worker {
                 let calls = &mut self.usage_calls;
                 calls.failures = 0;
                 calls.retry_ns = 0;
-                calls.outbox.acknowledge(stored.sequence);
+                let requests = calls.outbox.acknowledge(stored.sequence);
                 calls.keep();
+                self.stats.add(Counter::Stored, requests);
             }
-            Err(why) => self.usage_call_failed(now_ns, &why),
+            Err(why) => {
+                if answer.is_conflict() {
+                    self.usage_calls.start_anew();
+                }
+                self.usage_call_failed(now_ns, &why);
+            }
         }
     }
 

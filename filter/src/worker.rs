@@ -17,16 +17,13 @@ use crate::{
     tenants::{Index, Known, Tenants},
     usage::UsageLog,
     usage_calls::UsageCalls,
+    waiters::waiting_pace,
 };
 
 /// The most requests that wait at once in one worker.
 const MAX_WAITING: usize = 10_000;
 /// How often the tick comes when nothing is urgent.
-const IDLE_TICK: Duration = Duration::from_millis(50);
-/// How often it comes while requests wait; for each tenant it reads a slot, so the more of them wait,
-/// the rarer, or a silent control plane would keep workers busy with waiting.
-const WAITING_TICK: Duration = Duration::from_millis(2);
-const WAITING_TICK_PER_TENANT: Duration = Duration::from_micros(20);
+pub const IDLE_TICK: Duration = Duration::from_millis(50);
 /// How soon it comes when a call is to be made.
 const URGENT_TICK: Duration = Duration::from_millis(1);
 
@@ -175,7 +172,8 @@ impl Worker {
         Decision::Wait(index)
     }
 
-    fn admitted(&mut self, index: Index, cost: Amount, now_ns: u64) -> Decision {
+    /// Counts an admission.
+    pub fn admitted(&mut self, index: Index, cost: Amount, now_ns: u64) -> Decision {
         self.stats.count(Counter::Admitted);
         self.stats.add(Counter::AdmittedTokens, cost.tokens.get());
         self.list(index);
@@ -246,15 +244,6 @@ impl Worker {
         if tenant.take(cost, now_ns, &mut self.usage) { Draw::Took } else { Draw::Empty }
     }
 
-    fn list_waiting(&mut self, index: Index) {
-        if let Some(tenant) = self.tenants.get_mut(index)
-            && !tenant.waiting_listed
-        {
-            tenant.waiting_listed = true;
-            self.waiting.push(index);
-        }
-    }
-
     /// Has the next tick, which comes at once, call for this tenant, unless a call is under way.
     pub fn ask_for(&mut self, index: Index) {
         if let Some(tenant) = self.tenants.get_mut(index)
@@ -271,17 +260,6 @@ impl Worker {
         if self.tick != period {
             self.tick = period;
             host::set_tick(period);
-        }
-    }
-
-    /// The stream `context`, which waited for the tenant at `index`, is gone.
-    pub fn forget_waiter(&mut self, context: u32, index: Index) {
-        self.resumed.remove(&context);
-        if let Some(tenant) = self.tenants.get_mut(index) {
-            let before = tenant.waiters.len();
-            tenant.waiters.retain(|waiter| waiter.context != context);
-            self.waiting_requests =
-                self.waiting_requests.saturating_sub(before - tenant.waiters.len());
         }
     }
 
@@ -328,76 +306,12 @@ impl Worker {
             Some(name) => (None, String::from_utf8_lossy(name).into_owned()),
             None => (Some(fresh.clone().into_bytes()), fresh.clone()),
         });
-        self.gateway = gateway.unwrap_or_default();
-        !self.gateway.is_empty() && self.usage_calls.register(&self.name, now_ns)
-    }
-
-    /// Resumes or refuses those who wait, oldest first.
-    fn serve_all_waiters(&mut self, now_ns: u64) {
-        for index in std::mem::take(&mut self.waiting) {
-            if let Some(tenant) = self.tenants.get_mut(index) {
-                tenant.waiting_listed = false;
-            }
-            self.serve_waiters(index, now_ns);
-        }
-    }
-
-    /// Resumes or refuses those who wait for one tenant; asks again if some still wait.
-    pub fn serve_waiters(&mut self, index: Index, now_ns: u64) {
-        loop {
-            let waiter =
-                self.tenants.get_mut(index).and_then(|tenant| tenant.waiters.front().copied());
-            let Some(waiter) = waiter else {
-                return;
-            };
-            let verdict = match self.draw(index, waiter.cost, now_ns) {
-                Draw::Took => Ok(self.admitted(index, waiter.cost, now_ns)),
-                Draw::Refused(refused) => Err(refused),
-                Draw::Empty if now_ns >= waiter.deadline_ns => {
-                    Err(Refused::ControlPlaneUnreachable)
-                }
-                Draw::Empty => {
-                    self.list_waiting(index);
-                    self.ask_for(index);
-                    return;
-                }
-            };
-            if let Some(tenant) = self.tenants.get_mut(index) {
-                tenant.waiters.pop_front();
-            }
-            self.waiting_requests = self.waiting_requests.saturating_sub(1);
-            match verdict {
-                Ok(Decision::Admit(Some(fields))) => {
-                    self.resumed.insert(waiter.context, fields);
-                    self.resume(waiter.context);
-                }
-                Ok(_) => self.resume(waiter.context),
-                Err(refused) => self.refuse(waiter.context, &refused, now_ns),
-            }
-        }
-    }
-
-    /// Refuses all who wait for a tenant.
-    pub fn refuse_waiters(&mut self, index: Index, refused: &Refused, now_ns: u64) {
-        let waiters = self.tenants.get_mut(index).map(|tenant| std::mem::take(&mut tenant.waiters));
-        for waiter in waiters.unwrap_or_default() {
-            self.waiting_requests = self.waiting_requests.saturating_sub(1);
-            self.refuse(waiter.context, refused, now_ns);
-        }
-    }
-
-    fn resume(&self, context: u32) {
-        host::with_stream(context, self.root, || {
-            let _ = proxy_wasm::hostcalls::resume_http_request();
-        });
-    }
-
-    fn refuse(&mut self, context: u32, refused: &Refused, now_ns: u64) {
-        if self.note_refusal(refused) {
-            host::with_stream(context, self.root, || refused.send(now_ns));
-        } else {
-            self.resume(context);
-        }
+        let Some(gateway) = gateway.filter(|_| self.usage_calls.register(&self.name, now_ns))
+        else {
+            return false;
+        };
+        self.gateway = gateway;
+        true
     }
 
     /// Counts a refusal; `false` when shadow mode lets the request through all the same.
@@ -408,12 +322,6 @@ impl Worker {
         }
         !self.config.shadow
     }
-}
-
-/// How often those who wait are looked after: so many tenants at most in [`IDLE_TICK`].
-fn waiting_pace(tenants: usize) -> Duration {
-    let tenants = u32::try_from(tenants).unwrap_or(u32::MAX);
-    WAITING_TICK_PER_TENANT.saturating_mul(tenants).clamp(WAITING_TICK, IDLE_TICK)
 }
 
 /// What came of an attempt to take tokens.

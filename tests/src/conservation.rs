@@ -123,3 +123,52 @@ async fn an_idle_gateway_strands_nothing() -> Result<()> {
     ensure!(counts.of(200) == 99, "{}", counts.of(200));
     fleet.ledger_reaches("acme", 100).await
 }
+
+/// An Envoy that is drained before it stops loses nothing, and gives its leases back.
+#[tokio::test]
+async fn a_drained_gateway_loses_nothing() -> Result<()> {
+    let fleet = Fleet::start().await?;
+    fleet.tenant("acme", &[monthly(10_000)], &[]).await?;
+    let gateway = &fleet.stack.gateways[0];
+    let counts = Arc::new(Counts::default());
+    let (load, counted) = (fleet.load("acme", 8), Arc::clone(&counts));
+    let load = tokio::spawn(async move { load.run(Until::requests(3_000), &counted).await });
+    wait_for("traffic", SOON, async || Ok((counts.of(200) > 500).then_some(()))).await?;
+
+    let drain = format!("{}/drain_listeners?graceful", gateway.admin_url());
+    reqwest::Client::new().post(drain).send().await?.error_for_status()?;
+    load.await??;
+    wait_for("all usage to be stored", SOON, async || {
+        let (admitted, stored) =
+            (gateway.weir_stat("admitted").await?, gateway.weir_stat("stored").await?);
+        Ok((admitted == counts.of(200) && stored == admitted).then_some(()))
+    })
+    .await?;
+    wait_for("the leases to go back", SOON, async || {
+        let buckets = fleet.admin.get("/tenants/acme/buckets").await?.ok()?;
+        let bucket = &buckets["items"][0];
+        let held = bucket["held"].as_object().is_some_and(|held| held.values().any(|n| n != 0));
+        let left = bucket["remaining"].as_u64();
+        Ok((!held && left == Some(10_000 - counts.of(200))).then_some(()))
+    })
+    .await?;
+    gateway.stop();
+    fleet.ledger_reaches("acme", counts.of(200)).await
+}
+
+/// A ledger that was restored from a backup has forgotten which batch comes next. Gateways go on all
+/// the same, and what they had not sent yet is counted.
+#[tokio::test]
+async fn a_ledger_that_forgot_goes_on() -> Result<()> {
+    let fleet = Fleet::start().await?;
+    fleet.tenant("acme", &[monthly(1_000)], &[]).await?;
+    let before = fleet.drive("acme", 4, 100).await?;
+    ensure!(before.of(200) == 100, "{} of 100", before.of(200));
+    fleet.ledger_reaches("acme", 100).await?;
+
+    fleet.stack.database.query("delete from usage_worker").await?;
+    // Each worker has sent a batch, so that its next one is not the first.
+    let after = fleet.drive("acme", 8, 100).await?;
+    ensure!(after.of(200) == 100, "{} of 100", after.of(200));
+    fleet.ledger_reaches("acme", 200).await
+}

@@ -86,6 +86,25 @@ async fn a_429_says_which_limit_and_when() -> Result<()> {
     Ok(())
 }
 
+/// A gRPC caller gets the grpc-status that fits, with the same reason and fields.
+#[tokio::test]
+async fn a_grpc_caller_gets_a_grpc_status() -> Result<()> {
+    let fleet = Fleet::start().await?;
+    fleet.tenant("acme", &[periodic("daily", "tokens", 1, json!("day"))], &[]).await?;
+    let call = async |tenant: &str| {
+        let request = fleet.request(Method::POST, "/orders.Orders/List");
+        let request = request.header("content-type", "application/grpc");
+        Answer::of(request.header("x-tenant-id", tenant)).await
+    };
+    assert_eq!(call("acme").await?.status, 200);
+    let answer = call("acme").await?;
+    assert_eq!((answer.status, answer.header("grpc-status")), (200, "8"), "{answer:?}");
+    assert_eq!(answer.header("x-weir-reason"), "limit_exceeded");
+    assert!(answer.header("ratelimit").starts_with(r#""daily";r=0;"#), "{answer:?}");
+    assert_eq!(call("nobody").await?.header("grpc-status"), "16");
+    Ok(())
+}
+
 /// A cost that no bucket of the plan can ever hold is refused as such, without a Retry-After.
 #[tokio::test]
 async fn a_cost_above_the_capacity_can_never_succeed() -> Result<()> {

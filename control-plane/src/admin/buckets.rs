@@ -25,8 +25,9 @@ use crate::{
     extract::{JsonBody, Path, Query},
     lease::{
         answer,
-        claims::instant,
+        claims::{Target, instant},
         inspect::Look,
+        period,
         script::{self, Placed},
         tenants::Tenant,
     },
@@ -120,7 +121,7 @@ async fn adjust(
         .find(|placed| placed.limit.name == limit)
         .ok_or_else(|| ApiError::NotFound { what: "limit", id: limit.to_string() })?;
     let before = one(buckets_of(&app, &tenant, &look).await?, &limit)?;
-    store(&app, &id, placed, &new, &before).await?;
+    store(&app, &id, placed, &new).await?;
     // It is stored, so it must not fail from here on: whoever tries again would adjust twice.
     let told = match placed.window {
         Some(_) => app.leases.adjusted(&tenant, &limit).await,
@@ -147,7 +148,6 @@ async fn store(
     tenant: &TenantId,
     placed: &Placed<'_>,
     new: &AdjustmentCreate,
-    before: &Bucket,
 ) -> Result<(), ApiError> {
     let mut tx = app.db.begin().await?;
     let starts = placed.window.map(|window| instant(window.start_ms)).transpose()?;
@@ -163,18 +163,30 @@ async fn store(
     .execute(&mut *tx)
     .await?;
     if let (Some(window), Some(starts)) = (placed.window, starts) {
-        check_cut(new.amount, before)?;
+        period::open(&mut tx, tenant, &placed.limit.name, window).await?;
+        let claim = sqlx::query!(
+            "select claimed, adjustment from claim
+             where tenant_id = $1 and limit_name = $2 and period_start = $3 for update",
+            tenant.as_str(),
+            placed.limit.name.as_str(),
+            starts,
+        )
+        .fetch_one(&mut *tx)
+        .await?;
+        let unclaimed = script::signed(placed.limit.capacity)
+            .saturating_add(claim.adjustment)
+            .saturating_sub(claim.claimed);
+        let target = Target { tenant: tenant.clone(), limit: placed.limit.clone(), window };
+        let taken = take_for_cut(app, &target, new.amount, unclaimed).await?;
         let adjustment = sqlx::query_scalar!(
-            "insert into claim as c (tenant_id, limit_name, period_start, period_end, adjustment)
-             values ($1, $2, $3, $4, $5)
-             on conflict (tenant_id, limit_name, period_start)
-             do update set adjustment = c.adjustment + $5
+            "update claim set adjustment = adjustment + $4, claimed = claimed - $5
+             where tenant_id = $1 and limit_name = $2 and period_start = $3
              returning adjustment",
             tenant.as_str(),
             placed.limit.name.as_str(),
-            starts as _,
-            instant(window.end_ms)? as _,
+            starts,
             new.amount,
+            taken,
         )
         .fetch_one(&mut *tx)
         .await?;
@@ -190,17 +202,28 @@ async fn store(
     Ok(())
 }
 
-/// A cut takes what is left, but nothing that gateways hold: they may have spent it by now, and then
-/// more would have been admitted than the period allows.
-fn check_cut(amount: i64, before: &Bucket) -> Result<(), ApiError> {
-    let held: u64 = before.held.values().sum();
-    let left = i64::try_from(before.remaining.saturating_sub(held)).unwrap_or(i64::MAX);
-    if amount.saturating_neg() > left {
+/// What a cut takes beyond what Postgres has left must come out of Redis first: what gateways hold
+/// they may have spent by now, and then more would have been admitted than the period allows.
+/// Returns what was taken; none of a top-up.
+async fn take_for_cut(
+    app: &App,
+    target: &Target,
+    amount: i64,
+    unclaimed: i64,
+) -> Result<i64, ApiError> {
+    let excess = amount.saturating_neg().saturating_sub(unclaimed.max(0));
+    if excess <= 0 {
+        return Ok(0);
+    }
+    let taken = app.leases.claims.tell(target, excess.saturating_neg(), 0).await?;
+    if taken < excess {
+        app.leases.claims.tell(target, taken, unclaimed.max(0)).await?;
+        let left = unclaimed.max(0).saturating_add(taken);
         return Err(ApiError::Conflict(format!(
             "only {left} of this period are neither spent nor held by a gateway; cut at most that"
         )));
     }
-    Ok(())
+    Ok(taken)
 }
 
 /// The top-ups and cuts of one bucket, oldest first.
@@ -321,7 +344,8 @@ fn complete(
     started: bool,
 ) -> script::Bucket {
     let capacity = script::signed(placed.limit.capacity);
-    if placed.window.is_some() {
+    // What Redis knows, it knows as of this look; a block may be on its way from Postgres.
+    if placed.window.is_some() && !found.known {
         let left = capacity.saturating_add(stored.adjustment).saturating_sub(stored.claimed);
         found.unclaimed = Quantity::clamped(u64::try_from(left).unwrap_or(0));
     } else if !found.known && !started {

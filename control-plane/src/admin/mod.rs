@@ -16,16 +16,14 @@ pub mod plans;
 pub mod tenants;
 pub mod usage;
 
-use axum::{
-    Router,
-    extract::{DefaultBodyLimit, OriginalUri},
-    http::Method,
-    middleware,
-    routing::any,
-};
+use axum::{Router, extract::DefaultBodyLimit, middleware, routing::any};
 use utoipa_axum::router::OpenApiRouter;
 
-use crate::{app::App, auth, problem::ApiError};
+use crate::{
+    app::App,
+    auth,
+    problem::{no_such_endpoint, wrong_method},
+};
 
 /// Where the admin API stands.
 pub const PREFIX: &str = "/admin/v1";
@@ -61,12 +59,4 @@ pub fn router(app: App) -> Router<App> {
         .nest(PREFIX, router)
         // What is nested does not hold this path.
         .route(&format!("{PREFIX}/"), any(no_such_endpoint).layer(operators_only))
-}
-
-async fn no_such_endpoint(OriginalUri(uri): OriginalUri) -> ApiError {
-    ApiError::NotFound { what: "endpoint", id: uri.path().to_owned() }
-}
-
-async fn wrong_method(method: Method, OriginalUri(uri): OriginalUri) -> ApiError {
-    ApiError::MethodNotAllowed { method, path: uri.path().to_owned() }
 }

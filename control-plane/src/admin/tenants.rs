@@ -77,7 +77,7 @@ struct TenantPatch {
     name: Option<Name>,
     /// Its limits hold at once, its prices from the next quarter hour.
     plan: Option<PlanId>,
-    /// Limits whose periods it moves begin these anew, with their whole capacity.
+    /// Limits whose periods it moves go on in them: what the period before has released counts.
     #[schema(value_type = Option<String>, examples("Europe/Zurich"))]
     time_zone: Option<ZoneName>,
 }

@@ -94,6 +94,7 @@ struct UsageQuery {
     /// On a quarter hour; the end of the current one where it is not given.
     to: Option<Timestamp>,
     #[serde(default)]
+    #[param(value_type = Option<Granularity>, inline)]
     granularity: Granularity,
     /// The most items in the answer.
     #[serde(default)]

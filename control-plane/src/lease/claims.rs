@@ -23,6 +23,7 @@ use weir_domain::{
 
 use super::{
     link::Redis,
+    period,
     script::{self, Call, Place, Placed, Reply, Wish, signed},
 };
 use crate::problem::ApiError;
@@ -71,11 +72,11 @@ impl Granted {
 }
 
 impl Demand {
-    /// Counts a grant.
-    pub fn note(&self, granted: Quantity) {
+    /// Counts a grant, less what came back: a gateway that leases much and uses little is no demand.
+    pub fn note(&self, granted: Quantity, refunded: Quantity) {
         let mut seen = self.granted.lock().unwrap_or_else(PoisonError::into_inner);
         seen.turn(Instant::now());
-        seen.current = seen.current.saturating_add(granted);
+        seen.current = seen.current.saturating_add(granted).saturating_sub(refunded);
     }
 
     /// About what [`AHEAD`] takes.
@@ -198,23 +199,34 @@ impl Claims {
         least: Quantity,
         welcome: Quantity,
     ) -> Result<Claimed, ApiError> {
-        let row = sqlx::query!(
-            "insert into claim as c (tenant_id, limit_name, period_start, period_end, claimed, last_block)
-             values ($1, $2, $3, $4, claim_block($5, $6, $7), claim_block($5, $6, $7))
-             on conflict (tenant_id, limit_name, period_start) do update set
-               claimed = c.claimed + claim_block($5 + c.adjustment - c.claimed, $6, $7),
-               last_block = claim_block($5 + c.adjustment - c.claimed, $6, $7)
-             returning last_block, claimed, adjustment",
-            target.tenant.as_str(),
-            target.limit.name.as_str(),
-            instant(target.window.start_ms)? as _,
-            instant(target.window.end_ms)? as _,
-            signed(target.limit.capacity),
-            signed(least),
-            signed(welcome),
-        )
-        .fetch_one(&self.db)
-        .await?;
+        let (starts, ends) = (instant(target.window.start_ms)?, instant(target.window.end_ms)?);
+        let update = async || {
+            sqlx::query!(
+                "update claim set
+                   claimed = claimed + claim_block($5 + adjustment - claimed, $6, $7),
+                   last_block = claim_block($5 + adjustment - claimed, $6, $7)
+                 where tenant_id = $1 and limit_name = $2 and period_start = $3 and period_end = $4
+                 returning last_block, claimed, adjustment",
+                target.tenant.as_str(),
+                target.limit.name.as_str(),
+                starts,
+                ends,
+                signed(target.limit.capacity),
+                signed(least),
+                signed(welcome),
+            )
+            .fetch_optional(&self.db)
+            .await
+        };
+        let row = match update().await? {
+            Some(row) => row,
+            None => {
+                let mut tx = self.db.begin().await?;
+                period::open(&mut tx, &target.tenant, &target.limit.name, target.window).await?;
+                tx.commit().await?;
+                update().await?.ok_or_else(|| ApiError::Busy("the limit changes at this moment"))?
+            }
+        };
         metrics::counter!("weir_claims_total").increment(1);
         Ok(Claimed {
             block: Quantity::clamped(u64::try_from(row.last_block).unwrap_or(0)),
@@ -244,8 +256,14 @@ impl Claims {
         Ok(())
     }
 
-    /// Runs `feed` once; what was taken back.
-    async fn tell(&self, target: &Target, amount: i64, unclaimed: i64) -> Result<i64, ApiError> {
+    /// Feeds `amount` to Redis once, or takes back up to `-amount` of what it still has, and notes
+    /// there what Postgres has left. Returns what was taken back.
+    pub async fn tell(
+        &self,
+        target: &Target,
+        amount: i64,
+        unclaimed: i64,
+    ) -> Result<i64, ApiError> {
         let link = self.redis.link().await?;
         let limits = [Placed {
             limit: &target.limit,

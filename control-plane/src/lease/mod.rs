@@ -6,6 +6,7 @@
 //! | [`link`] | the connection to Redis, and which process is at its other end |
 //! | [`tenants`] | what a lease is decided on, cached |
 //! | [`claims`] | what Postgres releases to Redis of periodic limits |
+//! | [`period`] | what a period inherits when a change moves it |
 //! | [`start`] | how continuous buckets start |
 //! | [`inspect`] | looking at buckets, and changing one by hand |
 //! | [`answer`] | what the gateway is told |
@@ -14,6 +15,7 @@ pub mod answer;
 pub mod claims;
 pub mod inspect;
 pub mod link;
+pub mod period;
 pub mod script;
 pub mod start;
 pub mod tenants;
@@ -23,7 +25,7 @@ use std::sync::Arc;
 use futures_util::future::join_all;
 use sqlx::PgPool;
 use weir_domain::{
-    limit::{Refill, Unit},
+    limit::Refill,
     protocol::{LeaseAnswer, LeaseAsk, LeaseRequest, TenantState},
     quantity::{Amount, Quantity},
 };
@@ -78,24 +80,41 @@ impl Leases {
         let caller = (request.gateway.as_str(), request.worker.as_str());
         let tenants =
             join_all(request.leases.iter().map(|ask| self.tenants.get(&ask.tenant))).await;
-        let tenants: Vec<_> = tenants.into_iter().collect::<Result<_, _>>()?;
+        let mut failed: Vec<Option<ApiError>> = Vec::new();
+        let tenants: Vec<_> = tenants
+            .into_iter()
+            .map(|loaded| {
+                let (tenant, error) =
+                    loaded.map_or_else(|error| (None, Some(error)), |it| (it, None));
+                failed.push(error);
+                tenant
+            })
+            .collect();
         let asks: Vec<LeaseAsk> =
             request.leases.iter().zip(&tenants).map(|(ask, tenant)| allowed(ask, tenant)).collect();
         let mut rounds = Vec::new();
-        for (ask, tenant) in asks.iter().zip(&tenants) {
-            rounds.push(match tenant.as_deref() {
-                Some(tenant) => Some(self.round(tenant, ask, caller)?),
-                None => None,
-            });
+        for ((ask, tenant), failed) in asks.iter().zip(&tenants).zip(&mut failed) {
+            let round = tenant.as_deref().map(|tenant| self.round(tenant, ask, caller)).transpose();
+            rounds.push(round.unwrap_or_else(|error| {
+                *failed = Some(error);
+                None
+            }));
         }
         let calls: Vec<Call> =
             rounds.iter_mut().flatten().map(|round| self.call(round, &link)).collect();
         let first = script::run(&self.redis, &link, &calls).await?;
         let mut first = first.into_iter();
-        let answers = join_all(request.leases.iter().zip(rounds).map(|(ask, round)| {
-            let reply = if round.is_some() { first.next() } else { None };
-            self.settle(ask, round, reply)
-        }));
+        let answers = join_all(request.leases.iter().zip(rounds).zip(failed).map(
+            |((ask, round), failed)| {
+                let reply = if round.is_some() { first.next() } else { None };
+                async move {
+                    match failed {
+                        Some(error) => Err(error),
+                        None => self.settle(ask, round, reply).await,
+                    }
+                }
+            },
+        ));
         collect(&request.leases, answers.await, self.redis.now_ms())
     }
 
@@ -190,12 +209,11 @@ impl Leases {
     fn look_ahead(&self, round: &Round<'_>, decided: &Decided) {
         for (placed, bucket) in round.placed.iter().zip(&decided.state.buckets) {
             let Some(target) = target(round.tenant, placed) else { continue };
-            let granted = match placed.limit.unit {
-                Unit::Tokens => decided.granted.tokens,
-                Unit::Requests => decided.granted.requests,
-            };
+            let unit = placed.limit.unit;
+            let granted = answer::of(decided.granted, unit);
+            let refunded = answer::of(round.ask.refund, unit);
             let demand = self.claims.demand(&round.tenant.id, &placed.limit.name);
-            demand.note(granted);
+            demand.note(granted, refunded);
             let half = script::signed(demand.ahead()) / 2;
             if bucket.level.level < half && bucket.unclaimed > Quantity::ZERO {
                 self.claims.prefetch(target, &demand);

@@ -5,7 +5,7 @@ use axum::{
     http::StatusCode,
     response::{Html, IntoResponse, Response},
 };
-use jiff::{Timestamp, ToSpan, civil::Date, tz::TimeZone};
+use jiff::{SignedDuration, Timestamp, ToSpan, civil::Date, tz::TimeZone};
 use rust_decimal::Decimal;
 
 use super::{
@@ -171,7 +171,9 @@ impl LimitView {
     fn of(limit: Bucket, now: Timestamp, zone: &TimeZone) -> Self {
         let Bucket { bucket, refill } = limit;
         let remaining = i128::from(bucket.remaining);
-        let percent = (remaining * 100 / i128::from(bucket.capacity.max(1))).clamp(0, 100);
+        // What the period has in all. (Adjustments of continuous limits are not kept.)
+        let capacity = (i128::from(bucket.capacity) + i128::from(bucket.adjustment)).max(0);
+        let percent = (remaining * 100 / capacity.max(1)).clamp(0, 100);
         let level = match percent {
             _ if remaining <= 0 => "empty",
             0..10 => "low",
@@ -191,7 +193,7 @@ impl LimitView {
             adjusted,
             reset: reset(&bucket, now, zone),
             remaining: Number::of(remaining),
-            capacity: Number::of(bucket.capacity.into()),
+            capacity: Number::of(capacity),
             unit: bucket.unit.as_str(),
             name: bucket.limit,
         }
@@ -201,7 +203,9 @@ impl LimitView {
 /// When the bucket is full again; nothing where it is.
 fn reset(bucket: &buckets::Bucket, now: Timestamp, zone: &TimeZone) -> String {
     let seconds = i64::try_from(bucket.reset_s).unwrap_or(i64::MAX);
-    let at = bucket.period_end.or_else(|| now.checked_add(seconds.seconds()).ok());
+    // A slow limit that is far from full may be full after the calendar's end.
+    let full = || now.checked_add(SignedDuration::from_secs(seconds)).ok();
+    let at = bucket.period_end.or_else(full);
     let word = if bucket.period_end.is_some() { "Next" } else { "Full" };
     match at {
         Some(at) if seconds > 0 => {
@@ -318,11 +322,39 @@ fn details(line: &Line) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use weir_domain::limit::Unit;
+
     use super::*;
 
     #[test]
     fn what_comes_from_outside_is_escaped() {
         let page = Failure { status: 400, detail: "<script>".to_owned() };
         assert!(!page.render().unwrap().contains("<script>"));
+    }
+
+    #[test]
+    fn a_limit_may_be_full_after_the_end_of_the_calendar() {
+        let full_in = |reset_s| {
+            let bucket = buckets::Bucket {
+                limit: "rate".to_owned(),
+                unit: Unit::Tokens,
+                kind: "continuous",
+                capacity: 100,
+                remaining: 0,
+                held: BTreeMap::new(),
+                adjustment: 0,
+                claimed: None,
+                period_start: None,
+                period_end: None,
+                reset_s,
+            };
+            reset(&bucket, Timestamp::UNIX_EPOCH, &TimeZone::UTC)
+        };
+        assert_eq!(full_in(60), "Full in 1 min: 1 Jan 1970, 00:01");
+        for reset_s in [631_107_417_601, u64::MAX] {
+            assert_eq!(full_in(reset_s), "");
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use serde_json::json;
 
-use super::{Numbers, Worker, amount, control_planes};
+use super::{Numbers, Worker, adjust, amount, bucket, control_planes};
 use crate::harness::{Fleet, SOON, continuous, wait_for};
 
 /// What was granted, and between which instants.
@@ -132,4 +132,24 @@ async fn a_change_of_terms_does_not_double_the_burst() -> Result<()> {
         Ok((answer.granted == amount(100, 1)).then_some(()))
     })
     .await
+}
+
+/// A gateway that is gone stays known for a while. What it held when its lease ended is lost once,
+/// and not again each time that the bucket is looked at.
+#[tokio::test]
+async fn what_a_gone_gateway_held_is_lost_once() -> Result<()> {
+    let fleet = control_planes(1).await?;
+    fleet.tenant("acme", &[continuous("rate", "tokens", 100, 1, 3_600_000)], &[]).await?;
+    let (gone, other) = (Worker::new(&fleet, "g1", "w"), Worker::new(&fleet, "g2", "w"));
+    assert_eq!(gone.ask("acme", amount(40, 1), amount(40, 1)).await?.granted, amount(40, 1));
+    wait_for("the lease to end", SOON, async || {
+        Ok((bucket(&fleet, "acme", "rate").await?["held"] == json!({})).then_some(()))
+    })
+    .await?;
+
+    let topped_up = adjust(&fleet, "acme", "rate", 40).await?.ok()?;
+    assert_eq!(topped_up["remaining"], 100);
+    assert_eq!(bucket(&fleet, "acme", "rate").await?["remaining"], 100);
+    assert_eq!(other.ask("acme", amount(100, 1), amount(100, 1)).await?.granted, amount(100, 1));
+    Ok(())
 }

@@ -194,3 +194,44 @@ async fn suspended_and_unknown_tenants_get_nothing() -> Result<()> {
     })
     .await
 }
+
+/// Moving the period that runs, by another time zone or another kind of period, and back, gives
+/// nobody more than the capacity in any of them.
+#[tokio::test]
+async fn a_period_that_moves_admits_no_more() -> Result<()> {
+    let fleet = control_planes(1).await?;
+    let quota = |period: &str| [periodic("quota", "tokens", 100, json!(period))];
+    fleet.tenant("acme", &quota("day"), &[]).await?;
+    let worker = Worker::new(&fleet, "g", "w");
+    assert_eq!(worker.ask("acme", amount(60, 1), amount(60, 1)).await?.granted, amount(60, 1));
+    let ends = async || {
+        Ok::<_, anyhow::Error>(bucket(&fleet, "acme", "quota").await?["period_end"].clone())
+    };
+    let moves = async |from: &serde_json::Value| {
+        wait_for("another period", SOON, async || {
+            let now = ends().await?;
+            Ok((now != *from).then_some(now))
+        })
+        .await
+    };
+    let change_period = async |period: &str| {
+        let plan = json!({ "currency": "USD", "limits": quota(period), "prices": [] });
+        fleet.admin.put("/plans/acme-plan", &plan).await?.ok()
+    };
+
+    let utc = ends().await?;
+    // Whatever the time is, midnight there is not midnight in UTC.
+    let zone = json!({ "time_zone": "Asia/Kathmandu" });
+    fleet.admin.patch("/tenants/acme", &zone).await?.ok()?;
+    let there = moves(&utc).await?;
+    // 60 of this day are gone; what Redis still had of the block strands.
+    let rest = worker.drain("acme").await?;
+    assert!((1..=40).contains(&rest), "{rest}");
+    change_period("month").await?;
+    let month = moves(&there).await?;
+    assert_eq!(worker.drain("acme").await?, 0, "a month holds its days");
+    change_period("day").await?;
+    moves(&month).await?;
+    assert_eq!(worker.drain("acme").await?, 0, "nothing is gained by going back");
+    Ok(())
+}

@@ -114,6 +114,16 @@ local function fill_all(time)
   end
 end
 
+-- A bucket that is past `time` has seen that end: gateways that are gone keep their entries for a
+-- while, and what they held must not lower the bucket once more.
+local function fill_to_end(time)
+  for _, bucket in ipairs(buckets) do
+    if bucket.continuous and not bucket.missing and bucket.at < time then
+      fill(bucket, ceiling(bucket), time)
+    end
+  end
+end
+
 -- Refills up to now, and drops what gateways held when its end has passed. Each stretch between two
 -- ends is refilled with what was held in it: tokens that may have been spent just before an end
 -- must not have refilled before.
@@ -130,7 +140,7 @@ local function settle()
   end
   table.sort(ends)
   for _, time in ipairs(ends) do
-    fill_all(time)
+    fill_to_end(time)
     for _, entry in pairs(gateways) do
       if math.max(entry.ends, entry.old_ends) <= time then
         entry.held = { 0, 0 }

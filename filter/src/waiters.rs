@@ -1,0 +1,112 @@
+//! Requests that are paused until their tenant has a lease: resumed or refused oldest first, each
+//! by its deadline.
+
+use std::time::Duration;
+
+use crate::{
+    host,
+    refusal::Refused,
+    tenants::Index,
+    worker::{Decision, Draw, IDLE_TICK, Worker},
+};
+
+/// How often it comes while requests wait; for each tenant it reads a slot, so the more of them wait,
+/// the rarer, or a silent control plane would keep workers busy with waiting.
+const WAITING_TICK: Duration = Duration::from_millis(2);
+const WAITING_TICK_PER_TENANT: Duration = Duration::from_micros(20);
+
+impl Worker {
+    pub fn list_waiting(&mut self, index: Index) {
+        if let Some(tenant) = self.tenants.get_mut(index)
+            && !tenant.waiting_listed
+        {
+            tenant.waiting_listed = true;
+            self.waiting.push(index);
+        }
+    }
+
+    /// Resumes or refuses those who wait, oldest first.
+    pub fn serve_all_waiters(&mut self, now_ns: u64) {
+        for index in std::mem::take(&mut self.waiting) {
+            if let Some(tenant) = self.tenants.get_mut(index) {
+                tenant.waiting_listed = false;
+            }
+            self.serve_waiters(index, now_ns);
+        }
+    }
+
+    /// Resumes or refuses those who wait for one tenant; asks again if some still wait.
+    pub fn serve_waiters(&mut self, index: Index, now_ns: u64) {
+        loop {
+            let waiter =
+                self.tenants.get_mut(index).and_then(|tenant| tenant.waiters.front().copied());
+            let Some(waiter) = waiter else {
+                return;
+            };
+            let verdict = match self.draw(index, waiter.cost, now_ns) {
+                Draw::Took => Ok(self.admitted(index, waiter.cost, now_ns)),
+                Draw::Refused(refused) => Err(refused),
+                Draw::Empty if now_ns >= waiter.deadline_ns => {
+                    Err(Refused::ControlPlaneUnreachable)
+                }
+                Draw::Empty => {
+                    self.list_waiting(index);
+                    self.ask_for(index);
+                    return;
+                }
+            };
+            if let Some(tenant) = self.tenants.get_mut(index) {
+                tenant.waiters.pop_front();
+            }
+            self.waiting_requests = self.waiting_requests.saturating_sub(1);
+            match verdict {
+                Ok(Decision::Admit(Some(fields))) => {
+                    self.resumed.insert(waiter.context, fields);
+                    self.resume(waiter.context);
+                }
+                Ok(_) => self.resume(waiter.context),
+                Err(refused) => self.refuse(waiter.context, &refused, now_ns),
+            }
+        }
+    }
+
+    /// Refuses all who wait for a tenant.
+    pub fn refuse_waiters(&mut self, index: Index, refused: &Refused, now_ns: u64) {
+        let waiters = self.tenants.get_mut(index).map(|tenant| std::mem::take(&mut tenant.waiters));
+        for waiter in waiters.unwrap_or_default() {
+            self.waiting_requests = self.waiting_requests.saturating_sub(1);
+            self.refuse(waiter.context, refused, now_ns);
+        }
+    }
+
+    fn resume(&self, context: u32) {
+        host::with_stream(context, self.root, || {
+            let _ = proxy_wasm::hostcalls::resume_http_request();
+        });
+    }
+
+    fn refuse(&mut self, context: u32, refused: &Refused, now_ns: u64) {
+        if self.note_refusal(refused) {
+            host::with_stream(context, self.root, || refused.send(now_ns));
+        } else {
+            self.resume(context);
+        }
+    }
+
+    /// The stream `context`, which waited for the tenant at `index`, is gone.
+    pub fn forget_waiter(&mut self, context: u32, index: Index) {
+        self.resumed.remove(&context);
+        if let Some(tenant) = self.tenants.get_mut(index) {
+            let before = tenant.waiters.len();
+            tenant.waiters.retain(|waiter| waiter.context != context);
+            self.waiting_requests =
+                self.waiting_requests.saturating_sub(before - tenant.waiters.len());
+        }
+    }
+}
+
+/// How often those who wait are looked after: so many tenants at most in [`IDLE_TICK`].
+pub fn waiting_pace(tenants: usize) -> Duration {
+    let tenants = u32::try_from(tenants).unwrap_or(u32::MAX);
+    WAITING_TICK_PER_TENANT.saturating_mul(tenants).clamp(WAITING_TICK, IDLE_TICK)
+}
