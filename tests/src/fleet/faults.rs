@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
+use serde_json::json;
 
 use super::trace::{Trace, Traffic};
 use crate::{
@@ -42,7 +43,9 @@ struct Busy {
 
 impl Busy {
     async fn start() -> Result<Self> {
-        let fleet = Fleet::with_own_postgres(|stack| stack.gateways(3)).await?;
+        // As shipped: a call that hangs is given up and repeated well before its clients give up.
+        let as_shipped = json!({ "control_plane": { "timeout_ms": 1_000 } });
+        let fleet = Fleet::with_own_postgres(|stack| stack.gateways(3).plugin(as_shipped)).await?;
         fleet.tenant("wide", &[monthly(1_000_000)], &[]).await?;
         fleet.tenant("dry", &[monthly(DRY)], &[]).await?;
         fleet.tenant("rate", &[continuous("rate", "tokens", 100, 50, 1_000)], &[]).await?;
