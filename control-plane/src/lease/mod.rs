@@ -20,7 +20,7 @@ pub mod script;
 pub mod start;
 pub mod tenants;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
 use sqlx::PgPool;
@@ -41,6 +41,9 @@ use crate::problem::ApiError;
 /// How often the script is run for one ask: new period, start, claim, and a few more claims where
 /// others were faster.
 const MAX_ROUNDS: usize = 8;
+
+/// How long one ask may wait for Postgres; well below the `timeout_ms` of gateways.
+const POSTGRES_WITHIN: Duration = Duration::from_millis(500);
 
 /// Decides on leases; cloning it is cheap.
 #[derive(Clone)]
@@ -169,10 +172,12 @@ impl Leases {
                     round.placed = round.tenant.place(now_ms).map_err(ApiError::internal)?;
                 }
                 Reply::Start { home } => {
-                    start::decide(&self.db, &round.tenant.id, &home, &mut round.placed).await?;
+                    let decided =
+                        start::decide(&self.db, &round.tenant.id, &home, &mut round.placed);
+                    in_time(decided).await?;
                     round.home = home;
                 }
-                Reply::Claim(wishes) => self.feed(&round, wishes).await?,
+                Reply::Claim(wishes) => in_time(self.feed(&round, wishes)).await?,
                 Reply::Fed { .. } | Reply::Adjusted(_) | Reply::Look { .. } => break,
             }
             let link = self.redis.link().await?;
@@ -220,6 +225,13 @@ impl Leases {
             }
         }
     }
+}
+
+/// Where Postgres is slow for one tenant, the others in the same call must not wait past the
+/// gateway's deadline. A block that is on its way arrives all the same.
+async fn in_time<T>(decided: impl Future<Output = Result<T, ApiError>>) -> Result<T, ApiError> {
+    let slow = |_| ApiError::Busy("Postgres takes too long at the moment");
+    tokio::time::timeout(POSTGRES_WITHIN, decided).await.map_err(slow)?
 }
 
 /// What a tenant may ask for: one that is suspended can only give back.
