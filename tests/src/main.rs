@@ -5,6 +5,7 @@
 
 mod admin_api;
 mod admin_input;
+mod configuration;
 mod conservation;
 mod fleet;
 mod gateway;

@@ -91,10 +91,10 @@ impl Busy {
             Ok(now.iter().zip(&before).all(|(now, before)| now > before).then_some(()))
         })
         .await?;
-        // What Redis loses had been released by then.
-        let lost = match part {
-            Part::Redis => Some(self.claimed().await?),
-            Part::ControlPlane | Part::Postgres => None,
+        let at_stake = match part {
+            Part::Redis => self.claimed().await?.saturating_sub(admitted),
+            // A block on its way, which is a quarter of what was unclaimed at most.
+            Part::ControlPlane | Part::Postgres => (DRY.saturating_sub(admitted)).div_ceil(4),
         };
         match part {
             Part::ControlPlane => stack.control_planes[0].restart().await?,
@@ -103,12 +103,6 @@ impl Busy {
         }
         let back = Instant::now();
         self.is_served_since(back).await?;
-        // Else a block on its way, or a lease that ended before its call was answered: released by now.
-        let released = match lost {
-            Some(lost) => lost,
-            None => self.claimed().await?,
-        };
-        let at_stake = released.saturating_sub(admitted);
         Ok(Outage { part, killed, back, at_stake })
     }
 
