@@ -31,6 +31,31 @@ pub struct Config {
     /// Which answers carry `RateLimit` and `RateLimit-Policy`.
     #[serde(default)]
     pub rate_limit_fields: RateLimitFields,
+    /// What becomes of requests while no lease can be had.
+    #[serde(default)]
+    pub outage: OutageContract,
+}
+
+/// What becomes of requests of active tenants while the control plane does not answer and their
+/// lease is used up or has ended: first grace, then [`AfterGrace`].
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct OutageContract {
+    /// How long grace lasts, from the first request that needs it.
+    pub grace_ms: u64,
+    /// What each tenant may spend in grace at this gateway, in each second of it.
+    pub grace_tokens_per_s: Quantity,
+    pub then: AfterGrace,
+}
+
+/// What becomes of requests when grace is over.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AfterGrace {
+    #[default]
+    Deny,
+    /// They pass, however many. They are counted, billed and owed.
+    Allow,
 }
 
 /// How the control plane is reached.
@@ -77,6 +102,9 @@ pub enum RateLimitFields {
     /// All that a tenant gets. Costs a little more per request.
     Always,
 }
+
+/// The longest grace.
+const MAX_GRACE_MS: u64 = 86_400_000;
 
 fn default_cost() -> Quantity {
     Quantity::ONE
@@ -163,6 +191,23 @@ impl Config {
         if self.max_unacknowledged_ms < self.flush_ms {
             return wrong("max_unacknowledged_ms", "must be at least flush_ms");
         }
+        self.outage.check()
+    }
+}
+
+impl OutageContract {
+    fn check(&self) -> Result<(), ConfigError> {
+        let wrong = |field: &str, cause| Err(ConfigError::Value { field: field.to_owned(), cause });
+        if self.grace_ms > MAX_GRACE_MS {
+            return wrong("outage.grace_ms", "must be 0 to 86400000, which is a day");
+        }
+        let gives = !self.grace_tokens_per_s.is_zero();
+        if self.grace_ms > 0 && !gives {
+            return wrong("outage.grace_tokens_per_s", "must be 1 or more where grace_ms is not 0");
+        }
+        if gives && self.grace_ms == 0 {
+            return wrong("outage.grace_ms", "must be 1 or more where grace_tokens_per_s is not 0");
+        }
         Ok(())
     }
 }
@@ -213,6 +258,9 @@ mod tests {
             (with("}\n    }", r#"}, "cost": 1.5}"#), "cost"),
             (with("}\n    }", r#"}, "exempt": [{}]}"#), "exempt[0]"),
             (with("}\n    }", r#"}, "max_wait_ms": 0}"#), "max_wait_ms"),
+            (with("}\n    }", r#"}, "outage": {"grace_ms": 9}}"#), "outage.grace_tokens_per_s"),
+            (with("}\n    }", r#"}, "outage": {"grace_tokens_per_s": 9}}"#), "outage.grace_ms"),
+            (with("}\n    }", r#"}, "outage": {"then": "pray"}}"#), "outage.then"),
             (parse("{").unwrap_err().to_string(), "EOF"),
         ] {
             assert!(error.contains(field), "{field}: {error}");

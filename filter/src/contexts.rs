@@ -16,10 +16,10 @@ use crate::{
     config::{Config, Identity},
     host,
     http_call::Answer,
-    refusal::Refused,
+    refusal::{REASON_FIELD, Refused},
     stats::Counter,
     tenants::Index,
-    worker::{Call, Decision, RateLimitValues, Worker},
+    worker::{AnswerFields, Call, Decision, Worker},
 };
 
 type Shared = Rc<RefCell<Option<Worker>>>;
@@ -112,7 +112,7 @@ struct Request {
     worker: Shared,
     /// The tenant for whose lease it is, or was, paused.
     waits_for: Option<Index>,
-    fields: Option<RateLimitValues>,
+    fields: Option<AnswerFields>,
 }
 
 impl Context for Request {}
@@ -158,10 +158,16 @@ impl HttpContext for Request {
             self.fields =
                 self.worker.borrow_mut().as_mut().and_then(|w| w.resumed.remove(&self.id));
         }
-        if let Some(fields) = self.fields.take() {
-            let headers = MapType::HttpResponseHeaders;
-            let _ = hostcalls::set_map_value(headers, POLICY_FIELD, Some(&fields.policy));
-            let _ = hostcalls::set_map_value(headers, REMAINING_FIELD, Some(&fields.remaining));
+        let set = |name, value| {
+            let _ = hostcalls::set_map_value(MapType::HttpResponseHeaders, name, Some(value));
+        };
+        match self.fields.take() {
+            Some(AnswerFields::RateLimit { policy, remaining }) => {
+                set(POLICY_FIELD, &policy);
+                set(REMAINING_FIELD, &remaining);
+            }
+            Some(AnswerFields::Unleased(unleased)) => set(REASON_FIELD, unleased.reason()),
+            None => {}
         }
         Action::Continue
     }

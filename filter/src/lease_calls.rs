@@ -71,6 +71,7 @@ impl Worker {
                     want: least_want(need),
                     spent: Amount::ZERO,
                     refund: Amount::ZERO,
+                    owe: Amount::ZERO,
                 };
                 return (None, (!need.is_zero()).then_some(first));
             }
@@ -81,7 +82,7 @@ impl Worker {
         let Some(basis) = basis.flatten() else {
             return false;
         };
-        self.queue_call(index, need, basis);
+        self.queue_call(index, need, basis, now_ns);
         true
     }
 
@@ -101,12 +102,12 @@ impl Worker {
             (basis.as_ref().and_then(|_| slot.encode()), basis)
         });
         if let Some(basis) = basis.flatten() {
-            self.queue_call(index, Amount::ZERO, basis);
+            self.queue_call(index, Amount::ZERO, basis, now_ns);
             self.lease_calls.retries.push(index);
         }
     }
 
-    fn queue_call(&mut self, index: Index, need: Amount, basis: CallBasis) {
+    fn queue_call(&mut self, index: Index, need: Amount, basis: CallBasis, now_ns: u64) {
         let Some(tenant) = self.tenants.get_mut(index) else {
             return;
         };
@@ -118,10 +119,11 @@ impl Worker {
             want: basis.want.max(tenant.waiting_cost()),
             spent: basis.spent,
             refund: basis.refund,
-            owe: Amount::ZERO,
+            owe: basis.owe,
         };
         tenant.next_call += 1;
-        tenant.call = Some(PendingCall { ask, sent_ns: 0, retry_ns: 0, failures: 0 });
+        tenant.call =
+            Some(PendingCall { ask, since_ns: now_ns, sent_ns: 0, retry_ns: 0, failures: 0 });
     }
 
     fn send_leases(&mut self, indexes: &[Index], now_ns: u64) {
@@ -211,21 +213,27 @@ impl Worker {
                 tenant.suspended_until_ns = 0;
                 tenant.refusal = None;
                 let number = self.number;
-                host::update(&tenant.slot_key, |bytes| {
+                let owes = host::update(&tenant.slot_key, |bytes| {
                     let mut slot = Slot::decode(bytes);
                     slot.apply(answer, call.ask.need, number, call.sent_ns, now_ns);
-                    (slot.encode(), ())
+                    (slot.encode(), !slot.owed.is_zero())
                 });
                 self.tenants.prove(index);
                 self.list(index);
                 self.serve_waiters(index, now_ns);
+                if owes == Some(true) {
+                    self.ask_for(index);
+                }
             }
             TenantState::Suspended => {
                 tenant.suspended_until_ns = now_ns + SUSPENDED_NS;
                 tenant.surrender();
-                host::clear(&tenant.slot_key);
+                let owes = clear_slot(&tenant.slot_key);
                 self.tenants.prove(index);
                 self.refuse_waiters(index, &Refused::Suspended, now_ns);
+                if owes {
+                    self.ask_for(index);
+                }
             }
             TenantState::Unknown => {
                 let id = tenant.id.clone();
@@ -239,4 +247,17 @@ impl Worker {
             }
         }
     }
+}
+
+/// Empties the slot, but for what is owed: whether that is anything, and so to be said first.
+fn clear_slot(key: &str) -> bool {
+    let owes = host::update(key, |bytes| {
+        let owed = Slot::decode(bytes).owed;
+        let left = Slot { owed, ..Slot::default() };
+        if owed.is_zero() { (None, false) } else { (left.encode(), true) }
+    });
+    if owes != Some(true) {
+        host::clear(key);
+    }
+    owes == Some(true)
 }

@@ -12,6 +12,7 @@
 //! | [`lease_calls`], [`sweep`] | leases: asked for, renewed, given back |
 //! | [`usage`], [`usage_calls`] | usage: counted, frozen, sent until acknowledged |
 //! | [`refresher`] | the worker that hears of changes and posts what others left |
+//! | [`outage`] | the outage contract: what passes while no lease can be had |
 //! | [`refusal`] | what a refused client is told |
 //! | [`stats`] | counters |
 //!
@@ -23,6 +24,7 @@ pub mod contexts;
 pub mod host;
 pub mod http_call;
 pub mod lease_calls;
+pub mod outage;
 pub mod refresher;
 pub mod refusal;
 pub mod slot;

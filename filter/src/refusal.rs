@@ -31,6 +31,8 @@ pub enum Refused {
     },
     /// No lease could be had in time, and the outage contract admits nothing.
     ControlPlaneUnreachable,
+    /// Nor one, and grace has nothing left in this second.
+    GraceExceeded,
     /// Too much usage waits to be stored to count on.
     UsageUnacknowledged,
     /// Too many requests wait already.
@@ -51,6 +53,7 @@ impl Refused {
             }
             Self::Limit { .. } => Counter::LimitExceeded,
             Self::ControlPlaneUnreachable => Counter::ControlPlaneUnreachable,
+            Self::GraceExceeded => Counter::GraceExceeded,
             Self::UsageUnacknowledged => Counter::UsageUnacknowledged,
             Self::Overloaded => Counter::Overloaded,
         }
@@ -66,6 +69,7 @@ impl Refused {
             Counter::LimitExceeded => "limit_exceeded",
             Counter::UsageUnacknowledged => "usage_unacknowledged",
             Counter::Overloaded => "overloaded",
+            Counter::GraceExceeded => "grace_exceeded",
             _ => "control_plane_unreachable",
         }
     }
@@ -75,9 +79,10 @@ impl Refused {
             Self::MissingCredential | Self::UnknownTenant => (401, "Unauthorized"),
             Self::Suspended => (403, "Forbidden"),
             Self::Limit { .. } => (429, "Too Many Requests"),
-            Self::ControlPlaneUnreachable | Self::UsageUnacknowledged | Self::Overloaded => {
-                (503, "Service Unavailable")
-            }
+            Self::ControlPlaneUnreachable
+            | Self::GraceExceeded
+            | Self::UsageUnacknowledged
+            | Self::Overloaded => (503, "Service Unavailable"),
         }
     }
 
@@ -91,7 +96,7 @@ impl Refused {
                 spell(*cost)
             ),
             Self::Limit { .. } => "No tokens or requests are left; come back later.".to_owned(),
-            Self::ControlPlaneUnreachable | Self::UsageUnacknowledged => {
+            Self::ControlPlaneUnreachable | Self::GraceExceeded | Self::UsageUnacknowledged => {
                 "Requests cannot be metered at the moment; try again.".to_owned()
             }
             Self::Overloaded => "Too many requests wait at the moment; try again.".to_owned(),
@@ -103,9 +108,10 @@ impl Refused {
             Self::MissingCredential | Self::UnknownTenant => GrpcStatusCode::Unauthenticated,
             Self::Suspended => GrpcStatusCode::PermissionDenied,
             Self::Limit { .. } => GrpcStatusCode::ResourceExhausted,
-            Self::ControlPlaneUnreachable | Self::UsageUnacknowledged | Self::Overloaded => {
-                GrpcStatusCode::Unavailable
-            }
+            Self::ControlPlaneUnreachable
+            | Self::GraceExceeded
+            | Self::UsageUnacknowledged
+            | Self::Overloaded => GrpcStatusCode::Unavailable,
         }
     }
 
@@ -154,7 +160,7 @@ impl Refused {
     /// Answers the stream that is effective now: a gRPC caller with a grpc-status.
     pub fn send(&self, now_ns: u64) {
         let limits = self.limits(now_ns);
-        let mut headers = vec![("x-weir-reason", self.reason().to_owned())];
+        let mut headers = vec![(REASON_FIELD, self.reason().to_owned())];
         if let Some(wait_s) = self.retry_after_s(now_ns) {
             headers.push(("retry-after", wait_s.to_string()));
         }
@@ -181,6 +187,9 @@ fn is_grpc() -> bool {
         .flatten()
         .is_some_and(|value| value.starts_with(b"application/grpc"))
 }
+
+/// The response header that says why a request was refused, or passed in an outage.
+pub const REASON_FIELD: &str = "x-weir-reason";
 
 /// The problem type of RFC 9457's registry for a spent quota.
 const QUOTA_EXCEEDED: &str = "https://iana.org/assignments/http-problem-types#quota-exceeded";

@@ -43,6 +43,12 @@ pub struct Slot {
     pub outstanding: Amount,
     /// Spent, and said in the call under way.
     pub saying: Amount,
+    /// When the outage contract first decided since the last answer; 0 while it has not.
+    pub outage_ns: u64,
+    /// What passed in grace since then.
+    pub graced: Quantity,
+    /// What passed without a lease, and is in no call yet.
+    pub owed: Amount,
 }
 
 /// The control plane said no to `need`; until `until_ns` the gateway says so on its own.
@@ -152,6 +158,7 @@ impl Slot {
             want: need.max(target.saturating_sub(self.free)),
             spent: self.say_spent(),
             refund,
+            owe: std::mem::take(&mut self.owed),
         })
     }
 
@@ -169,6 +176,7 @@ impl Slot {
             want: Amount::ZERO,
             spent: self.say_spent(),
             refund: std::mem::take(&mut self.free),
+            owe: std::mem::take(&mut self.owed),
         })
     }
 
@@ -232,6 +240,8 @@ impl Slot {
         self.limits.clone_from(&answer.limits);
         self.limits_ns = now_ns;
         self.saying = Amount::ZERO;
+        self.outage_ns = 0;
+        self.graced = Quantity::ZERO;
         // Nothing granted, and nothing to wait for: the answer to a repeated call that came too late.
         let refused = answer.state == TenantState::Active
             && answer.ask_again_ms > 0
@@ -266,6 +276,7 @@ pub struct CallBasis {
     pub want: Amount,
     pub spent: Amount,
     pub refund: Amount,
+    pub owe: Amount,
 }
 
 /// The clock that stamps usage: anchored at the moment the call was sent, it runs at most a call's

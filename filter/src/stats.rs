@@ -20,6 +20,10 @@ pub enum Counter {
     ControlPlaneUnreachable,
     UsageUnacknowledged,
     Overloaded,
+    GraceExceeded,
+    /// Requests that passed without a lease.
+    OutageGrace,
+    OutageAllowed,
     /// Requests that only shadow mode let through; their reason is counted too.
     ShadowRefused,
     LeaseCalls,
@@ -31,7 +35,7 @@ pub enum Counter {
     OrphansPosted,
 }
 
-const COUNTERS: [(Counter, &str); 21] = [
+const COUNTERS: [(Counter, &str); 24] = [
     (Counter::Admitted, "weir.admitted"),
     (Counter::AdmittedTokens, "weir.admitted_tokens"),
     (Counter::Stored, "weir.stored"),
@@ -45,6 +49,9 @@ const COUNTERS: [(Counter, &str); 21] = [
     (Counter::ControlPlaneUnreachable, "weir.refused.control_plane_unreachable"),
     (Counter::UsageUnacknowledged, "weir.refused.usage_unacknowledged"),
     (Counter::Overloaded, "weir.refused.overloaded"),
+    (Counter::GraceExceeded, "weir.refused.grace_exceeded"),
+    (Counter::OutageGrace, "weir.outage_grace"),
+    (Counter::OutageAllowed, "weir.outage_allowed"),
     (Counter::ShadowRefused, "weir.shadow_refused"),
     (Counter::LeaseCalls, "weir.lease_calls"),
     (Counter::LeaseCallFailures, "weir.lease_call_failures"),

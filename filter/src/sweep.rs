@@ -71,6 +71,10 @@ impl Worker {
         }
         let slot = host::read(&tenant.slot_key).map(|bytes| Slot::decode(Some(&bytes)));
         let idle = tenant.is_idle();
+        if slot.as_ref().is_some_and(|slot| !slot.owed.is_zero()) {
+            self.ask_for(index);
+            return true;
+        }
         let Some(slot) = slot.filter(|slot| slot.is_live(now_ns)) else {
             return !idle;
         };

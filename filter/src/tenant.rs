@@ -57,6 +57,8 @@ pub struct Tenant {
 #[derive(Debug)]
 pub struct PendingCall {
     pub ask: LeaseAsk,
+    /// When it was put together.
+    pub since_ns: u64,
     pub sent_ns: u64,
     pub retry_ns: u64,
     pub failures: u32,
@@ -140,6 +142,25 @@ impl Tenant {
         let left_ns = NS_PER_MINUTE - wall_ns.rem_euclid(NS_PER_MINUTE);
         self.fast_until_ns = self.end_ns.min(now_ns.saturating_add(left_ns.unsigned_abs()));
         true
+    }
+
+    /// Counts what passed without a lease, by the clock that came with the last one.
+    pub fn count_unleased(
+        &mut self,
+        cost: Amount,
+        now_ns: u64,
+        clock_offset_ns: i64,
+        usage: &mut UsageLog,
+    ) {
+        let minute = clock_offset_ns.saturating_add_unsigned(now_ns).div_euclid(NS_PER_MINUTE);
+        if minute != self.minute {
+            self.close_minute(usage);
+            self.minute = minute;
+        }
+        self.counted = self.counted.saturating_add(cost);
+        self.used_ns = now_ns;
+        // What is left of a slice has a clock of its own.
+        self.fast_until_ns = 0;
     }
 
     /// Moves what was counted into the log, for the next batch.

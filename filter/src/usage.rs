@@ -11,6 +11,9 @@ use weir_domain::{
 /// The most records in one batch; the rest waits for the next one.
 const MAX_RECORDS: usize = 5_000;
 
+/// The most records that gather while no batch is acknowledged and requests go on all the same.
+const MAX_WAITING: usize = 200_000;
+
 /// Usage that is in no batch yet.
 #[derive(Debug, Default)]
 pub struct UsageLog {
@@ -37,6 +40,11 @@ impl UsageLog {
     /// Whether more waits than one batch takes, so that nothing should be added yet.
     pub fn is_full(&self) -> bool {
         self.records.len() >= MAX_RECORDS
+    }
+
+    /// Whether so much waits that no more may be counted, whatever the outage contract says.
+    pub fn is_overfull(&self) -> bool {
+        self.records.len() >= MAX_WAITING
     }
 
     /// The oldest records, as many as fit into a batch.

@@ -44,10 +44,10 @@ impl Worker {
                 return;
             };
             let verdict = match self.draw(index, waiter.cost, now_ns) {
-                Draw::Took => Ok(self.admitted(index, waiter.cost, now_ns)),
-                Draw::Refused(refused) => Err(refused),
+                Draw::Took => self.admitted(index, waiter.cost, now_ns),
+                Draw::Refused(refused) => Decision::Refuse(refused),
                 Draw::Empty if now_ns >= waiter.deadline_ns => {
-                    Err(Refused::ControlPlaneUnreachable)
+                    self.decide_in_outage(index, waiter.cost, now_ns)
                 }
                 Draw::Empty => {
                     self.list_waiting(index);
@@ -60,12 +60,12 @@ impl Worker {
             }
             self.waiting_requests = self.waiting_requests.saturating_sub(1);
             match verdict {
-                Ok(Decision::Admit(Some(fields))) => {
+                Decision::Admit(Some(fields)) => {
                     self.resumed.insert(waiter.context, fields);
                     self.resume(waiter.context);
                 }
-                Ok(_) => self.resume(waiter.context),
-                Err(refused) => self.refuse(waiter.context, &refused, now_ns),
+                Decision::Refuse(refused) => self.refuse(waiter.context, &refused, now_ns),
+                Decision::Admit(None) | Decision::Wait(_) => self.resume(waiter.context),
             }
         }
     }

@@ -6,9 +6,10 @@ use hashbrown::HashMap;
 use weir_domain::{quantity::Amount, rate_limit_fields};
 
 use crate::{
-    config::{Config, RateLimitFields},
+    config::{AfterGrace, Config, RateLimitFields},
     host,
     lease_calls::LeaseCalls,
+    outage::Unleased,
     refresher::Refresher,
     refusal::Refused,
     slot::{Drawn, Slot},
@@ -45,8 +46,8 @@ pub struct Worker {
     /// Tenants with waiting requests.
     pub waiting: Vec<Index>,
     pub waiting_requests: usize,
-    /// The rate limit fields for requests that were resumed, by their context.
-    pub resumed: HashMap<u32, RateLimitValues>,
+    /// What the answers to requests that were resumed say, by their context.
+    pub resumed: HashMap<u32, AnswerFields>,
     pub usage: UsageLog,
     pub usage_calls: UsageCalls,
     pub lease_calls: LeaseCalls,
@@ -76,18 +77,20 @@ pub enum Call {
 
 /// What becomes of a request.
 pub enum Decision {
-    /// It passes; with the rate limit fields for its answer, where they are wanted.
-    Admit(Option<RateLimitValues>),
+    /// It passes; with what its answer says about it, if anything.
+    Admit(Option<AnswerFields>),
     /// It is paused until [`Worker`] resumes or refuses it.
     Wait(Index),
     Refuse(Refused),
 }
 
-/// The values of `RateLimit-Policy` and `RateLimit`.
+/// What the answer to an admitted request says about it.
 #[derive(Debug)]
-pub struct RateLimitValues {
-    pub policy: String,
-    pub remaining: String,
+pub enum AnswerFields {
+    /// The values of `RateLimit-Policy` and `RateLimit`.
+    RateLimit { policy: String, remaining: String },
+    /// Why it passed without a lease.
+    Unleased(Unleased),
 }
 
 impl Worker {
@@ -141,7 +144,7 @@ impl Worker {
 
     /// The slice did not do.
     fn decide_slowly(&mut self, context: u32, index: Index, cost: Amount, now_ns: u64) -> Decision {
-        if self.usage_calls.is_stuck() {
+        if self.usage_calls.is_stuck() && !self.counts_on() {
             return Decision::Refuse(Refused::UsageUnacknowledged);
         }
         let Some(tenant) = self.tenants.get_mut(index) else {
@@ -158,6 +161,9 @@ impl Worker {
                 Draw::Empty => {}
             }
         }
+        if self.is_cut_off(index, now_ns) {
+            return self.decide_in_outage(index, cost, now_ns);
+        }
         if self.waiting_requests >= MAX_WAITING {
             return Decision::Refuse(Refused::Overloaded);
         }
@@ -172,11 +178,21 @@ impl Worker {
         Decision::Wait(index)
     }
 
-    /// Counts an admission.
-    pub fn admitted(&mut self, index: Index, cost: Amount, now_ns: u64) -> Decision {
+    /// Whether requests go on though their usage has waited for too long to be stored.
+    fn counts_on(&self) -> bool {
+        self.config.outage.then == AfterGrace::Allow && !self.usage.is_overfull()
+    }
+
+    /// Counts an admission in the stats, and has the tenant looked after.
+    pub fn note_admission(&mut self, index: Index, cost: Amount) {
         self.stats.count(Counter::Admitted);
         self.stats.add(Counter::AdmittedTokens, cost.tokens.get());
         self.list(index);
+    }
+
+    /// What an admission under a lease comes to.
+    pub fn admitted(&mut self, index: Index, cost: Amount, now_ns: u64) -> Decision {
+        self.note_admission(index, cost);
         if self.config.rate_limit_fields == RateLimitFields::Refused {
             return Decision::Admit(None);
         }
@@ -184,7 +200,7 @@ impl Worker {
             return Decision::Admit(None);
         };
         let limits = tenant.limits.at(now_ns, tenant.spent_since_limits());
-        Decision::Admit(Some(RateLimitValues {
+        Decision::Admit(Some(AnswerFields::RateLimit {
             policy: rate_limit_fields::policy_value(&limits),
             remaining: rate_limit_fields::remaining_value(&limits),
         }))

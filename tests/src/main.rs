@@ -14,6 +14,7 @@ mod harness;
 mod invoices;
 mod leases;
 mod ledger;
+mod outage;
 mod portal;
 mod readme;
 mod repository;

@@ -49,6 +49,8 @@ pub struct Bucket {
     pub capacity: u64,
     /// With what gateways hold unspent.
     pub remaining: u64,
+    /// What gateways admitted in an outage and the bucket has not paid yet; it is paid first.
+    pub owed: u64,
     /// What each gateway holds unspent, at most.
     pub held: BTreeMap<String, u64>,
     /// Top-ups less cuts, in this period.
@@ -325,6 +327,7 @@ async fn buckets_of(app: &App, tenant: &Tenant, look: &Look<'_>) -> Result<Vec<B
                 kind: if placed.window.is_some() { "periodic" } else { "continuous" },
                 capacity: placed.limit.capacity.get(),
                 remaining: status.remaining.get(),
+                owed: answer::owed(placed, &found).get(),
                 held: held(&look.gateways, unit),
                 adjustment: stored.adjustment,
                 claimed: placed.window.map(|_| stored.claimed),

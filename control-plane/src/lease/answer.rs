@@ -161,19 +161,25 @@ pub fn status(
 
 /// What a tenant has left of a limit: in the bucket, in Postgres, and with gateways.
 fn remaining(placed: &Placed<'_>, bucket: &Bucket, held: Quantity) -> Quantity {
+    let sum = not_held(placed, bucket).saturating_add(script::signed(held));
+    let sum = Quantity::clamped(u64::try_from(sum).unwrap_or(0));
+    // Adjustments lift a periodic bucket above its capacity.
+    if placed.window.is_some() && bucket.known { sum } else { sum.min(placed.limit.capacity) }
+}
+
+/// What passed in an outage and is not paid yet: how far the limit is below zero.
+pub fn owed(placed: &Placed<'_>, bucket: &Bucket) -> Quantity {
+    Quantity::clamped(u64::try_from(not_held(placed, bucket).saturating_neg()).unwrap_or(0))
+}
+
+/// What is in the bucket and in Postgres; below zero when it owes.
+fn not_held(placed: &Placed<'_>, bucket: &Bucket) -> i64 {
     let unclaimed = match placed.window {
         Some(_) if bucket.known => bucket.unclaimed,
         Some(_) => placed.limit.capacity,
         None => Quantity::ZERO,
     };
-    let sum = bucket
-        .level
-        .level
-        .saturating_add(script::signed(unclaimed))
-        .saturating_add(script::signed(held));
-    let sum = Quantity::clamped(u64::try_from(sum).unwrap_or(0));
-    // Adjustments lift a periodic bucket above its capacity.
-    if placed.window.is_some() && bucket.known { sum } else { sum.min(placed.limit.capacity) }
+    bucket.level.level.saturating_add(script::signed(unclaimed))
 }
 
 fn until_full_ms(limit: &Limit, remaining: Quantity) -> u64 {

@@ -343,6 +343,7 @@ mod tests {
                 kind: "continuous",
                 capacity: 100,
                 remaining: 0,
+                owed: 0,
                 held: BTreeMap::new(),
                 adjustment: 0,
                 claimed: None,
