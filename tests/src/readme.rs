@@ -26,16 +26,18 @@ fn every_plugin_field_is_explained() -> Result<()> {
         ("control_plane.", control_plane("?")),
         ("identity.", r#"{"identity":{"kind":"header","?":0}}"#.to_owned()),
         ("exempt[].", r#"{"exempt":[{"?":0}]}"#.to_owned()),
+        ("outage.", r#"{"outage":{"?":0}}"#.to_owned()),
         // The values of these fields.
         ("", r#"{"identity":{"kind":"?"}}"#.to_owned()),
         ("", r#"{"rate_limit_fields":"?"}"#.to_owned()),
+        ("", r#"{"outage":{"then":"?"}}"#.to_owned()),
     ];
     for (path, json) in probes {
         let names = expected_by(&json)?;
         assert!(!names.is_empty(), "{json}");
         for name in names {
             // Of these the fields inside are named.
-            if ["control_plane", "identity", "exempt"].contains(&name.as_str()) {
+            if ["control_plane", "identity", "exempt", "outage"].contains(&name.as_str()) {
                 continue;
             }
             let quoted = format!("`{path}{name}`");
