@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 
 use super::{Worker, amount, bucket, control_planes};
-use crate::harness::{Fleet, SOON, continuous, monthly, wait_for};
+use crate::harness::{SOON, continuous, monthly, wait_for};
 
 const CAPACITY: u64 = 1_000;
 
@@ -16,12 +16,14 @@ enum Loss {
     Restarted,
     /// Restarted with what it had some time ago.
     OldSnapshot,
+    /// A replica takes over that has not heard of everything.
+    FailedOver,
 }
 
 /// Takes some, loses Redis, and takes the rest. All of it stays within the capacity, and what is
 /// missing is at most what Redis had of it when it was lost, and one block on its way.
 async fn deal_through(loss: Loss) -> Result<()> {
-    let fleet = control_planes(1).await?;
+    let mut fleet = control_planes(1).await?;
     fleet.tenant("acme", &[monthly(CAPACITY)], &[]).await?;
     let worker = Worker::new(&fleet, "g", "w");
     let mut sum = 0;
@@ -37,8 +39,19 @@ async fn deal_through(loss: Loss) -> Result<()> {
         fleet.stack.redis.command("SAVE").await?;
         take(&mut sum).await?;
     }
+    let mut replica = None;
+    if matches!(loss, Loss::FailedOver) {
+        replica = Some(fleet.stack.redis.lagging_replica().await?);
+        take(&mut sum).await?;
+    }
     let claimed = bucket(&fleet, "acme", "monthly").await?["claimed"].as_u64().unwrap();
-    lose(&fleet, loss).await?;
+    match (loss, replica) {
+        (_, Some(replica)) => fleet.stack.redis.fail_over_to(replica).await?,
+        (Loss::Flushed, None) => {
+            fleet.stack.redis.command("FLUSHALL").await?;
+        }
+        _ => fleet.stack.redis.restart().await?,
+    }
 
     let rest = async || worker.drain("acme").await.map(Some);
     let rest = wait_for("leases after the loss", SOON, rest).await?;
@@ -48,16 +61,6 @@ async fn deal_through(loss: Loss) -> Result<()> {
     let stranded = claimed - sum + (CAPACITY - claimed).div_ceil(4);
     assert!(dealt + stranded >= CAPACITY, "{loss:?}: {dealt} dealt, {stranded} may be missing");
     assert!(rest > 0);
-    Ok(())
-}
-
-async fn lose(fleet: &Fleet, loss: Loss) -> Result<()> {
-    match loss {
-        Loss::Flushed => {
-            fleet.stack.redis.command("FLUSHALL").await?;
-        }
-        Loss::Restarted | Loss::OldSnapshot => fleet.stack.redis.restart().await?,
-    }
     Ok(())
 }
 
@@ -74,6 +77,11 @@ async fn a_restarted_redis_mints_nothing() -> Result<()> {
 #[tokio::test]
 async fn an_old_snapshot_mints_nothing() -> Result<()> {
     deal_through(Loss::OldSnapshot).await
+}
+
+#[tokio::test]
+async fn a_replica_that_lags_mints_nothing() -> Result<()> {
+    deal_through(Loss::FailedOver).await
 }
 
 /// A continuous bucket that was granted from and is lost starts empty, and refills only when every

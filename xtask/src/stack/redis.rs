@@ -1,8 +1,12 @@
 //! A private Redis that keeps nothing: a restart is a wipe, which Weir must survive.
 
-use std::{path::Path, process::Command, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use nix::sys::signal::Signal;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -10,11 +14,19 @@ use tokio::{
     time::timeout,
 };
 
-use super::{port, process::Process};
+use super::{
+    port,
+    process::{Process, wait_for},
+};
+
+/// How long Redis may take to start, and a replica to catch up.
+const WITHIN: Duration = Duration::from_secs(10);
 
 pub struct Redis {
     process: Process,
     port: u16,
+    server: PathBuf,
+    folder: PathBuf,
 }
 
 impl Redis {
@@ -22,13 +34,14 @@ impl Redis {
         let port = port::free()?;
         let log = folder.join("redis.log");
         let (server, folder) = (server.to_owned(), folder.to_owned());
+        let (program, data) = (server.clone(), folder.clone());
         let process = Process::new("Redis", log, Signal::SIGKILL, move || {
-            let mut command = Command::new(&server);
+            let mut command = Command::new(&program);
             command.args(["--bind", "127.0.0.1", "--port", &port.to_string()]);
-            command.args(["--save", "", "--appendonly", "no", "--dir"]).arg(&folder);
+            command.args(["--save", "", "--appendonly", "no", "--dir"]).arg(&data);
             command
         });
-        let redis = Self { process, port };
+        let redis = Self { process, port, server, folder };
         redis.restart().await?;
         Ok(redis)
     }
@@ -46,7 +59,38 @@ impl Redis {
     pub async fn restart(&self) -> Result<()> {
         self.process.kill();
         let answers = async || self.command("PING").await.is_ok_and(|answer| answer == "+PONG\r\n");
-        self.process.start_ready(Duration::from_secs(10), answers).await
+        self.process.start_ready(WITHIN, answers).await
+    }
+
+    /// A replica that has caught up, and from then on lags: it cannot reach this one any more.
+    pub async fn lagging_replica(&self) -> Result<Self> {
+        let replica = Self::start(&self.server, &self.folder).await?;
+        replica.command(&format!("REPLICAOF 127.0.0.1 {}", self.port)).await?;
+        wait_for("the replica to catch up", WITHIN, async || {
+            let info = replica.command("INFO replication").await?;
+            let caught_up = info.contains("master_link_status:up");
+            Ok((caught_up && replica.offset().await? == self.offset().await?).then_some(()))
+        })
+        .await?;
+        // Nobody listens there.
+        replica.command("REPLICAOF 127.0.0.1 1").await?;
+        Ok(replica)
+    }
+
+    async fn offset(&self) -> Result<Option<String>> {
+        let info = self.command("INFO replication").await?;
+        Ok(info.lines().find(|line| line.starts_with("master_repl_offset:")).map(str::to_owned))
+    }
+
+    /// Kills this one; `replica` takes over its port and serves what it has.
+    pub async fn fail_over_to(&mut self, mut replica: Self) -> Result<()> {
+        self.kill();
+        replica.command("REPLICAOF NO ONE").await?;
+        let moved = replica.command(&format!("CONFIG SET port {}", self.port)).await?;
+        ensure!(moved == "+OK\r\n", "the replica did not take over: {moved}");
+        replica.port = self.port;
+        *self = replica;
+        Ok(())
     }
 
     /// Sends one inline command, such as `FLUSHALL`; the start of the raw answer (RESP).
