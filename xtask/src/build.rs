@@ -7,7 +7,11 @@ use std::{
 
 use anyhow::{Result, ensure};
 
-use crate::{command, progress::step, workspace};
+use crate::{
+    command,
+    progress::{Step, step},
+    workspace,
+};
 
 /// A folder of its own for wasm builds: one target folder for both would rebuild shared parts at each change.
 const WASM_TARGET_DIR: &str = "target-wasm";
@@ -26,12 +30,19 @@ pub fn filter() -> Result<PathBuf> {
 
 /// The control plane, native, with debug assertions.
 pub fn control_plane() -> Result<PathBuf> {
-    step("control plane", |step| {
-        let mut cargo = command::cargo();
-        cargo.args(["build", "--package=weir", "--bin=weir"]);
-        command::run_watched(&mut cargo, |line| step.shows(line))?;
-        built(target_dir().join("debug/weir"))
-    })
+    step("control plane", |step| build_weir("debug", &[], step))
+}
+
+/// The control plane as it is shipped; for measurements.
+pub fn control_plane_release() -> Result<PathBuf> {
+    step("control plane (release)", |step| build_weir("release", &["--release"], step))
+}
+
+fn build_weir(folder: &str, arguments: &[&str], step: &Step) -> Result<(PathBuf, String)> {
+    let mut cargo = command::cargo();
+    cargo.args(["build", "--package=weir", "--bin=weir"]).args(arguments);
+    command::run_watched(&mut cargo, |line| step.shows(line))?;
+    built(target_dir().join(folder).join("weir"))
 }
 
 fn built(file: PathBuf) -> Result<(PathBuf, String)> {

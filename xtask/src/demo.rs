@@ -1,6 +1,5 @@
 //! `cargo xtask demo`: a whole Weir with traffic, from the first request to the invoice.
 
-mod admin;
 mod report;
 mod table;
 mod tenants;
@@ -13,8 +12,9 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use tokio::task::JoinSet;
 
-use self::{admin::Admin, table::Table, tenants::Row};
+use self::{table::Table, tenants::Row};
 use crate::{
+    admin::Admin,
     load::Until,
     progress::Step,
     stack::{Parts, Postgres, Stack, wait_for},

@@ -5,6 +5,7 @@
 //! | [`setup`] | provides the tools that are missing: wasm targets, Envoy, Redis, Postgres |
 //! | [`build`] | builds the filter and the control plane |
 //! | [`stack`] | starts private Redis, Postgres, control planes, upstream and Envoys; stops them on drop |
+//! | [`bench`] | measures what a decision costs, beside what else there is |
 //! | [`demo`] | shows all of it at work |
 //! | [`load`] | drives HTTP traffic and counts the answers |
 //! | [`sqlx`] | keeps `.sqlx` up to date |
@@ -12,6 +13,8 @@
 //! | [`progress`] | one line per step, on standard error |
 //! | [`command`] | runs a program and says what went wrong, with the end of its output |
 
+mod admin;
+pub mod bench;
 pub mod build;
 pub mod command;
 pub mod demo;

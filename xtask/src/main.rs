@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use xtask::{build, demo, setup, sqlx, test};
+use xtask::{bench, build, demo, setup, sqlx, test};
 
 /// Weir's developer commands. Each fetches what it needs; Rust is the only thing to install.
 #[derive(Parser)]
@@ -30,6 +30,18 @@ enum Command {
         #[arg(long)]
         only: Vec<test::Check>,
     },
+    /// Measures what a decision costs, beside a bare Envoy and other rate limiters.
+    Bench {
+        /// Only the cost of a decision, in under three minutes.
+        #[arg(long)]
+        quick: bool,
+        /// Make the last line of standard output one JSON object.
+        #[arg(long)]
+        json: bool,
+    },
+    /// The rate limit service that the bench measures itself against.
+    #[command(hide = true)]
+    RatelimitService,
     /// Brings `.sqlx`, the descriptions of the control plane's queries, up to date.
     Sqlx {
         /// Change nothing, and fail when it is not.
@@ -55,6 +67,8 @@ fn main() -> ExitCode {
 fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Demo { once, json } => demo::run(demo::Options { once, json })?,
+        Command::Bench { quick, json } => bench::run(bench::Options { quick, json })?,
+        Command::RatelimitService => bench::ratelimit_service::serve()?,
         Command::Test { only } => test::run(&only)?,
         Command::Sqlx { check } => {
             sqlx::update(if check { sqlx::Mode::Check } else { sqlx::Mode::Write })?;

@@ -228,6 +228,15 @@ impl Stack {
 
     /// Adds one more gateway; its error has the end of Envoy's log.
     pub async fn add_gateway(&mut self, plugin: &Value) -> Result<()> {
+        self.add_gateway_with(plugin, Ok).await
+    }
+
+    /// Adds one more gateway, whose whole configuration is changed at last.
+    pub async fn add_gateway_with(
+        &mut self,
+        plugin: &Value,
+        change: impl FnOnce(String) -> Result<String>,
+    ) -> Result<()> {
         let ports: Vec<u16> = self.control_planes.iter().map(ControlPlane::port).collect();
         let shipped = workspace().join("envoy/envoy.yaml");
         let shipped =
@@ -243,6 +252,7 @@ impl Stack {
                 plugin,
             }
             .apply_to(&shipped)
+            .and_then(change)
         };
         let index = self.gateways.len();
         let gateway =

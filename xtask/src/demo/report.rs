@@ -3,7 +3,8 @@
 use anyhow::{Context, Result};
 use serde_json::{Map, Value, json};
 
-use super::{admin::Admin, tenants::Row};
+use super::tenants::Row;
+use crate::admin::Admin;
 use crate::stack::Stack;
 
 pub(super) fn print_invoice(invoice: &Value) {

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use anyhow::Result;
 use serde_json::{Value, json};
 
-use super::admin::Admin;
+use crate::admin::Admin;
 use crate::load::{Counts, Load};
 
 /// The one that is suspended in mid-traffic, so that it has usage to pay for.

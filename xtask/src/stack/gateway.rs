@@ -55,6 +55,16 @@ impl Gateway {
         format!("http://127.0.0.1:{}", self.port)
     }
 
+    /// Of [`Gateway::url`].
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Its process, while it runs.
+    pub fn pid(&self) -> Option<u32> {
+        self.process.pid()
+    }
+
     /// Envoy's own pages.
     pub fn admin_url(&self) -> String {
         format!("http://127.0.0.1:{}", self.admin_port)

@@ -85,6 +85,11 @@ impl Postgres {
         Ok(Arc::new(postgres))
     }
 
+    /// Its process, while it runs.
+    pub fn pid(&self) -> Option<u32> {
+        self.process.pid()
+    }
+
     /// Like `kill -9` on the server.
     pub fn kill(&self) {
         self.process.kill();

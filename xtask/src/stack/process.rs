@@ -47,6 +47,11 @@ impl Process {
         &self.log
     }
 
+    /// `None` when it does not run.
+    pub(super) fn pid(&self) -> Option<u32> {
+        self.child().as_ref().map(Child::id)
+    }
+
     /// In a process group of its own: Ctrl-C on the terminal reaches us alone, and we end it.
     pub(super) fn start(&self) -> Result<()> {
         let mut child = self.child();

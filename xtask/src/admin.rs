@@ -1,4 +1,4 @@
-//! The admin API, as far as the demo needs it.
+//! The admin API, as far as the demo and the bench need it.
 
 use std::time::Duration;
 
@@ -8,14 +8,14 @@ use serde_json::Value;
 
 use crate::stack::Stack;
 
-pub(super) struct Admin {
+pub(crate) struct Admin {
     client: reqwest::Client,
     base: String,
     token: String,
 }
 
 impl Admin {
-    pub(super) fn new(stack: &Stack) -> Result<Self> {
+    pub(crate) fn new(stack: &Stack) -> Result<Self> {
         let control_plane =
             stack.control_planes.first().context("the stack has no control plane")?;
         Ok(Self {
@@ -25,19 +25,19 @@ impl Admin {
         })
     }
 
-    pub(super) async fn get(&self, path: &str) -> Result<Value> {
+    pub(crate) async fn get(&self, path: &str) -> Result<Value> {
         self.call(Method::GET, path, None).await
     }
 
-    pub(super) async fn post(&self, path: &str) -> Result<Value> {
+    pub(crate) async fn post(&self, path: &str) -> Result<Value> {
         self.call(Method::POST, path, None).await
     }
 
-    pub(super) async fn post_json(&self, path: &str, body: &Value) -> Result<Value> {
+    pub(crate) async fn post_json(&self, path: &str, body: &Value) -> Result<Value> {
         self.call(Method::POST, path, Some(body)).await
     }
 
-    pub(super) async fn put_json(&self, path: &str, body: &Value) -> Result<Value> {
+    pub(crate) async fn put_json(&self, path: &str, body: &Value) -> Result<Value> {
         self.call(Method::PUT, path, Some(body)).await
     }
 

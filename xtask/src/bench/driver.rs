@@ -1,0 +1,180 @@
+//! Drives one Envoy with little CPU of its own: raw HTTP/1.1 over kept connections.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    task::JoinSet,
+};
+
+/// Requests that are all alike.
+#[derive(Debug, Clone)]
+pub(super) struct Target {
+    port: u16,
+    request: Arc<[u8]>,
+    /// What each must be answered with.
+    status: u16,
+}
+
+impl Target {
+    /// `tenant` goes into the header that `envoy/envoy.yaml` reads.
+    pub(super) fn new(port: u16, tenant: &str, status: u16) -> Self {
+        let request = format!(
+            "GET /orders HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\nx-tenant-id: {tenant}\r\n\r\n"
+        );
+        Self { port, request: request.into_bytes().into(), status }
+    }
+
+    /// So many requests by so many clients, each of which asks again when it is answered.
+    pub(super) async fn send(&self, clients: u64, requests: u64) -> Result<()> {
+        let started = Arc::new(AtomicU64::new(0));
+        self.each(clients, |mut connection, _| {
+            let started = Arc::clone(&started);
+            async move {
+                while started.fetch_add(1, Ordering::Relaxed) < requests {
+                    connection.ask().await?;
+                }
+                Ok(Vec::new())
+            }
+        })
+        .await
+        .map(drop)
+    }
+
+    /// How many requests a second are answered while `clients` ask as fast as they can.
+    pub(super) async fn saturate(&self, clients: u64, span: Duration) -> Result<f64> {
+        let began = Instant::now();
+        let answered = Arc::new(AtomicU64::new(0));
+        self.each(clients, |mut connection, _| {
+            let answered = Arc::clone(&answered);
+            async move {
+                while began.elapsed() < span {
+                    connection.ask().await?;
+                    answered.fetch_add(1, Ordering::Relaxed);
+                }
+                Ok(Vec::new())
+            }
+        })
+        .await?;
+        Ok(answered.load(Ordering::Relaxed) as f64 / began.elapsed().as_secs_f64())
+    }
+
+    /// How long answers take, in µs and in ascending order, at so many requests a second. Each is
+    /// timed from when it was due, so that one that is late makes those behind it late.
+    pub(super) async fn pace(
+        &self,
+        clients: u64,
+        per_second: u64,
+        span: Duration,
+    ) -> Result<Vec<u64>> {
+        let gap = Duration::from_secs(clients) / u32::try_from(per_second)?;
+        let began = Instant::now();
+        let mut latencies = self
+            .each(clients, |mut connection, client| async move {
+                let first = began + gap / u32::try_from(clients)? * client;
+                let mut latencies = Vec::new();
+                for number in 0.. {
+                    let due = first + gap * number;
+                    if due > began + span {
+                        break;
+                    }
+                    tokio::time::sleep_until(due.into()).await;
+                    connection.ask().await?;
+                    latencies.push(u64::try_from(due.elapsed().as_micros())?);
+                }
+                Ok(latencies)
+            })
+            .await?;
+        latencies.sort_unstable();
+        Ok(latencies)
+    }
+
+    async fn each<F, W>(&self, clients: u64, work: F) -> Result<Vec<u64>>
+    where
+        F: Fn(Connection, u32) -> W,
+        W: Future<Output = Result<Vec<u64>>> + Send + 'static,
+    {
+        let mut tasks = JoinSet::new();
+        for client in 0..clients {
+            tasks.spawn(work(Connection::open(self).await?, u32::try_from(client)?));
+        }
+        let mut all = Vec::new();
+        while let Some(ended) = tasks.join_next().await {
+            all.extend(ended??);
+        }
+        Ok(all)
+    }
+}
+
+struct Connection {
+    stream: TcpStream,
+    target: Target,
+    buffer: Vec<u8>,
+}
+
+impl Connection {
+    async fn open(target: &Target) -> Result<Self> {
+        let stream = TcpStream::connect(("127.0.0.1", target.port)).await?;
+        stream.set_nodelay(true)?;
+        Ok(Self { stream, target: target.clone(), buffer: Vec::with_capacity(4096) })
+    }
+
+    async fn ask(&mut self) -> Result<()> {
+        self.stream.write_all(&self.target.request).await?;
+        self.buffer.clear();
+        let head = loop {
+            ensure!(self.stream.read_buf(&mut self.buffer).await? > 0, "Envoy hung up");
+            if let Some(end) = self.buffer.windows(4).position(|bytes| bytes == b"\r\n\r\n") {
+                break end + 4;
+            }
+        };
+        let answer = Head::parse(&self.buffer[..head])?;
+        while self.buffer.len() < head + answer.length {
+            ensure!(self.stream.read_buf(&mut self.buffer).await? > 0, "Envoy hung up");
+        }
+        if answer.status != self.target.status {
+            let text = String::from_utf8_lossy(&self.buffer);
+            bail!("{} was expected, and the answer is\n{text}", self.target.status);
+        }
+        Ok(())
+    }
+}
+
+struct Head {
+    status: u16,
+    length: usize,
+}
+
+impl Head {
+    fn parse(bytes: &[u8]) -> Result<Self> {
+        let text = std::str::from_utf8(bytes)?;
+        let status = text.split(' ').nth(1).context("no status")?.parse()?;
+        let length = text
+            .lines()
+            .filter_map(|line| line.split_once(':'))
+            .find(|(name, _)| name.eq_ignore_ascii_case("content-length"))
+            .with_context(|| format!("no content-length:\n{text}"))?;
+        Ok(Self { status, length: length.1.trim().parse()? })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_says_its_length() -> Result<()> {
+        let head = Head::parse(b"HTTP/1.1 429 Too Many Requests\r\nContent-Length: 17\r\n\r\n")?;
+        assert_eq!((head.status, head.length), (429, 17));
+        assert!(Head::parse(b"HTTP/1.1 200 OK\r\n\r\n").is_err());
+        Ok(())
+    }
+}
