@@ -82,7 +82,7 @@ impl Worker {
         let Some(basis) = basis.flatten() else {
             return false;
         };
-        self.queue_call(index, need, basis, now_ns);
+        self.queue_call(index, need, basis);
         true
     }
 
@@ -102,12 +102,12 @@ impl Worker {
             (basis.as_ref().and_then(|_| slot.encode()), basis)
         });
         if let Some(basis) = basis.flatten() {
-            self.queue_call(index, Amount::ZERO, basis, now_ns);
+            self.queue_call(index, Amount::ZERO, basis);
             self.lease_calls.retries.push(index);
         }
     }
 
-    fn queue_call(&mut self, index: Index, need: Amount, basis: CallBasis, now_ns: u64) {
+    fn queue_call(&mut self, index: Index, need: Amount, basis: CallBasis) {
         let Some(tenant) = self.tenants.get_mut(index) else {
             return;
         };
@@ -122,8 +122,7 @@ impl Worker {
             owe: basis.owe,
         };
         tenant.next_call += 1;
-        tenant.call =
-            Some(PendingCall { ask, since_ns: now_ns, sent_ns: 0, retry_ns: 0, failures: 0 });
+        tenant.call = Some(PendingCall { ask, sent_ns: 0, retry_ns: 0, failures: 0 });
     }
 
     fn send_leases(&mut self, indexes: &[Index], now_ns: u64) {
@@ -188,11 +187,14 @@ impl Worker {
         self.stats.count(Counter::LeaseCallFailures);
         host::warn(&format!("weir: no leases from the control plane: {why}"));
         for index in asked {
-            if let Some(call) = self.tenants.get_mut(index).and_then(|tenant| tenant.call.as_mut())
-            {
+            let Some(tenant) = self.tenants.get_mut(index) else {
+                continue;
+            };
+            if let Some(call) = tenant.call.as_mut() {
                 call.retry_ns = now_ns + http_call::backoff_ns(call.failures);
                 call.failures += 1;
                 self.lease_calls.retries.push(index);
+                note_failure(&tenant.slot_key, now_ns);
             }
         }
     }
@@ -212,10 +214,12 @@ impl Worker {
             TenantState::Active => {
                 tenant.suspended_until_ns = 0;
                 tenant.refusal = None;
-                let number = self.number;
+                let (number, changed_ns) = (self.number, tenant.changed_ns);
                 let owes = host::update(&tenant.slot_key, |bytes| {
                     let mut slot = Slot::decode(bytes);
                     slot.apply(answer, call.ask.need, number, call.sent_ns, now_ns);
+                    // The slot may have been made anew since that change was noted in it.
+                    slot.must_ask |= call.sent_ns < changed_ns;
                     (slot.encode(), !slot.owed.is_zero())
                 });
                 self.tenants.prove(index);
@@ -254,10 +258,19 @@ fn clear_slot(key: &str) -> bool {
     let owes = host::update(key, |bytes| {
         let owed = Slot::decode(bytes).owed;
         let left = Slot { owed, ..Slot::default() };
-        if owed.is_zero() { (None, false) } else { (left.encode(), true) }
+        if owed.is_zero() { (Some(Vec::new()), false) } else { (left.encode(), true) }
     });
-    if owes != Some(true) {
-        host::clear(key);
-    }
     owes == Some(true)
+}
+
+/// Has all workers know that calls for this tenant fail.
+fn note_failure(key: &str, now_ns: u64) {
+    host::update(key, |bytes| {
+        let mut slot = Slot::decode(bytes);
+        if bytes.is_none() || slot.failing_ns != 0 {
+            return (None, ());
+        }
+        slot.failing_ns = now_ns;
+        (slot.encode(), ())
+    });
 }

@@ -45,6 +45,8 @@ struct Changes {
     sequence: u64,
     /// The latest changes, the last of which has the number `sequence`; `None` is all tenants.
     recent: Vec<Option<TenantId>>,
+    /// When all tenants may have changed.
+    all_changed_ns: u64,
 }
 
 #[derive(Debug, Default)]
@@ -56,6 +58,7 @@ pub struct Refresher {
     failures: u32,
     /// The sequence of changes that this worker has heard.
     heard: Option<u64>,
+    all_changed_ns: u64,
     orphan_under_way: bool,
     /// The place to look for orphans at first.
     next_orphan: u32,
@@ -74,8 +77,11 @@ impl Changes {
         self.recent.get(self.recent.len().checked_sub(missed)?..)
     }
 
-    fn add(&mut self, answer: &ConfigAnswer) {
+    fn add(&mut self, answer: &ConfigAnswer, now_ns: u64) {
         self.revision = answer.revision;
+        if answer.reset {
+            self.all_changed_ns = now_ns;
+        }
         let all = answer.reset.then_some(None);
         let changed = all.into_iter().chain(answer.tenants.iter().cloned().map(Some));
         for change in changed {
@@ -84,6 +90,14 @@ impl Changes {
         }
         let excess = self.recent.len().saturating_sub(MAX_RECENT);
         self.recent.drain(..excess);
+    }
+}
+
+impl Refresher {
+    /// When all tenants may have changed, as far as this worker has heard; what was known of a tenant
+    /// before does not count.
+    pub fn all_changed_ns(&self) -> u64 {
+        self.all_changed_ns
     }
 }
 
@@ -153,7 +167,7 @@ impl Worker {
         host::update(CHANGES_KEY, |bytes| {
             let mut changes: Changes =
                 bytes.and_then(|bytes| postcard::from_bytes(bytes).ok()).unwrap_or_default();
-            changes.add(&answer);
+            changes.add(&answer, now_ns);
             (postcard::to_allocvec(&changes).ok(), ())
         });
         self.hear_changes(now_ns);
@@ -173,6 +187,7 @@ impl Worker {
     pub fn hear_changes(&mut self, now_ns: u64) {
         let changes = Changes::load();
         let heard = self.refresher.heard.replace(changes.sequence);
+        self.refresher.all_changed_ns = changes.all_changed_ns;
         if heard == Some(changes.sequence) {
             return;
         }
@@ -305,8 +320,9 @@ mod tests {
     #[test]
     fn workers_catch_up_on_what_they_missed() {
         let mut changes = Changes::default();
-        changes.add(&answer(5, true, &[]));
-        changes.add(&answer(6, false, &["a", "b"]));
+        changes.add(&answer(5, true, &[]), 1);
+        changes.add(&answer(6, false, &["a", "b"]), 2);
+        assert_eq!(changes.all_changed_ns, 1);
         assert_eq!((changes.revision, changes.sequence), (6, 3));
         assert_eq!(changes.since(3), Some(&[][..]));
         assert_eq!(changes.since(2).unwrap().len(), 1);
@@ -318,7 +334,7 @@ mod tests {
     fn who_missed_too_much_hears_that_all_changed() {
         let mut changes = Changes::default();
         for revision in 0..1_000 {
-            changes.add(&answer(revision, false, &["a"]));
+            changes.add(&answer(revision, false, &["a"]), revision);
         }
         assert_eq!(changes.recent.len(), MAX_RECENT);
         assert!(changes.since(1_000 - MAX_RECENT as u64).is_some());

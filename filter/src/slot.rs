@@ -43,7 +43,10 @@ pub struct Slot {
     pub outstanding: Amount,
     /// Spent, and said in the call under way.
     pub saying: Amount,
-    /// When the outage contract first decided since the last answer; 0 while it has not.
+    /// When a call first failed since the last answer; 0 while none has.
+    pub failing_ns: u64,
+    /// When the outage contract first decided, since an answer to which nothing was owed; 0 while it
+    /// has not.
     pub outage_ns: u64,
     /// What passed in grace since then.
     pub graced: Quantity,
@@ -222,8 +225,9 @@ impl Slot {
         if self.caller == caller {
             self.caller_until_ns = 0;
         }
+        self.failing_ns = 0;
         // An answer of an older lease that was overtaken on the way.
-        if answer.stamp != self.stamp && answer.now_ms < self.now_ms {
+        if answer.stamp != self.stamp && answer.now_ms < self.now_ms && self.is_live(now_ns) {
             return;
         }
         if answer.stamp != self.stamp {
@@ -240,19 +244,32 @@ impl Slot {
         self.limits.clone_from(&answer.limits);
         self.limits_ns = now_ns;
         self.saying = Amount::ZERO;
-        self.outage_ns = 0;
-        self.graced = Quantity::ZERO;
+        if self.owed.is_zero() {
+            self.outage_ns = 0;
+            self.graced = Quantity::ZERO;
+        }
+        self.note_refusal(answer, need, now_ns);
+    }
+
+    fn note_refusal(&mut self, answer: &LeaseAnswer, need: Amount, now_ns: u64) {
+        // Where nothing was needed, it is about the least that a request takes.
+        let need = if need.is_zero() { Amount::request(Quantity::ONE) } else { need };
         // Nothing granted, and nothing to wait for: the answer to a repeated call that came too late.
         let refused = answer.state == TenantState::Active
             && answer.ask_again_ms > 0
             && !answer.granted.covers(need)
             && !self.must_ask;
         let after = |ms: u64| now_ns.saturating_add(ms.saturating_mul(1_000_000));
-        self.refusal = refused.then(|| Refusal {
-            need,
-            until_ns: after(answer.ask_again_ms),
-            retry_ns: (answer.retry_after_ms > 0).then(|| after(answer.retry_after_ms)),
-        });
+        if refused {
+            self.refusal = Some(Refusal {
+                need,
+                until_ns: after(answer.ask_again_ms),
+                retry_ns: (answer.retry_after_ms > 0).then(|| after(answer.retry_after_ms)),
+            });
+        } else if !answer.granted.is_zero() {
+            // Who gave back or only said what was spent has not heard that there is more.
+            self.refusal = None;
+        }
     }
 
     /// Something about the tenant changed: nothing is drawn before the control plane was asked again.

@@ -57,8 +57,6 @@ pub struct Tenant {
 #[derive(Debug)]
 pub struct PendingCall {
     pub ask: LeaseAsk,
-    /// When it was put together.
-    pub since_ns: u64,
     pub sent_ns: u64,
     pub retry_ns: u64,
     pub failures: u32,
@@ -81,9 +79,14 @@ pub struct Limits {
 
 const NS_PER_MINUTE: i64 = 60_000_000_000;
 
+/// Where a tenant's slot is kept.
+pub fn slot_key(id: &TenantId) -> String {
+    format!("weir/1/slot/{id}")
+}
+
 impl Tenant {
     pub fn new(id: TenantId) -> Self {
-        let slot_key = format!("weir/1/slot/{id}");
+        let slot_key = slot_key(&id);
         Self {
             id,
             slot_key,

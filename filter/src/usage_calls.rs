@@ -220,6 +220,7 @@ impl Worker {
     pub fn on_done(&mut self, now_ns: u64) {
         for index in self.tenants.indexes() {
             self.put_back(index);
+            self.keep_debt(index);
         }
         self.close_minutes();
         // One that ends before its first tick has no name and no place to leave usage in yet.

@@ -46,7 +46,7 @@ impl Worker {
             let verdict = match self.draw(index, waiter.cost, now_ns) {
                 Draw::Took => self.admitted(index, waiter.cost, now_ns),
                 Draw::Refused(refused) => Decision::Refuse(refused),
-                Draw::Empty if now_ns >= waiter.deadline_ns => {
+                Draw::Empty if now_ns >= waiter.deadline_ns || self.is_cut_off(index, now_ns) => {
                     self.decide_in_outage(index, waiter.cost, now_ns)
                 }
                 Draw::Empty => {

@@ -128,7 +128,10 @@ impl Worker {
         let index = match self.tenants.find(credential, now_ns) {
             Known::Tenant(index) => index,
             Known::Stranger => return Decision::Refuse(Refused::UnknownTenant),
-            Known::Overloaded => return Decision::Refuse(Refused::Overloaded),
+            Known::Overloaded => match self.find_by_lease(credential, now_ns) {
+                Some(index) => index,
+                None => return Decision::Refuse(Refused::Overloaded),
+            },
         };
         let Some(tenant) = self.tenants.get_mut(index) else {
             return Decision::Refuse(Refused::UnknownTenant);

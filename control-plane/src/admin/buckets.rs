@@ -49,7 +49,8 @@ pub struct Bucket {
     pub capacity: u64,
     /// With what gateways hold unspent.
     pub remaining: u64,
-    /// What gateways admitted in an outage and the bucket has not paid yet; it is paid first.
+    /// How far the bucket is below zero, by what gateways admitted in an outage or by cuts; it is
+    /// paid first.
     pub owed: u64,
     /// What each gateway holds unspent, at most.
     pub held: BTreeMap<String, u64>,

@@ -167,7 +167,7 @@ fn remaining(placed: &Placed<'_>, bucket: &Bucket, held: Quantity) -> Quantity {
     if placed.window.is_some() && bucket.known { sum } else { sum.min(placed.limit.capacity) }
 }
 
-/// What passed in an outage and is not paid yet: how far the limit is below zero.
+/// How far the limit is below zero: what passed in an outage, or was cut, and is not paid yet.
 pub fn owed(placed: &Placed<'_>, bucket: &Bucket) -> Quantity {
     Quantity::clamped(u64::try_from(not_held(placed, bucket).saturating_neg()).unwrap_or(0))
 }

@@ -39,6 +39,8 @@ local function answer_again(last, entry)
   if not call or ask.call > tonumber(call) then
     return nil
   end
+  -- Who still asks must not be forgotten: what it owes would be debited again.
+  redis.call('PEXPIRE', calls_key, text(REMEMBERED_MS))
   local outcome = ask.call == tonumber(call) and 'replayed' or 'outdated'
   local rest = math.max(tonumber(ends) - now, 0)
   if outcome == 'replayed' and stamp == entry.stamp and rest > 0 then
