@@ -5,9 +5,9 @@ mod burst;
 mod exact;
 mod faults;
 mod rate;
-
 mod replicas;
 mod trace;
+mod weights;
 
 use anyhow::Result;
 

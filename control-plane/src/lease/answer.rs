@@ -109,7 +109,7 @@ fn wait(placed: &Placed<'_>, bucket: &Bucket, ask: &LeaseAsk, now_ms: i64) -> Wa
     let need = of(ask.need, limit.unit).max(wish.min(Quantity::ONE));
     let needed = script::signed(need);
     let there = match placed.window {
-        None => bucket.level.level,
+        None => bucket.level.level.saturating_sub(script::signed(bucket.spared)),
         Some(_) if !bucket.known => i64::MAX,
         Some(_) => bucket.level.level.saturating_add(script::signed(bucket.unclaimed)),
     };
@@ -118,9 +118,12 @@ fn wait(placed: &Placed<'_>, bucket: &Bucket, ask: &LeaseAsk, now_ms: i64) -> Wa
         _ if need > limit.capacity => Wait::Never,
         (Some(rate), _) => {
             let delay = u64::try_from(bucket.level.at_ms - now_ms).unwrap_or(0);
+            // As if what is spared were refilled before; it may exceed the capacity with the need,
+            // but then it has been taken, or is no longer spared.
+            let filled = need.saturating_add(bucket.spared);
             bucket
                 .level
-                .wait_ms(rate, limit.capacity, need)
+                .wait_ms(rate, limit.capacity.max(filled), filled)
                 .map_or(Wait::Never, |ms| Wait::Ms(delay.saturating_add(ms)))
         }
         (None, Some(window)) => Wait::Ms(u64::try_from(window.end_ms - now_ms).unwrap_or(0)),

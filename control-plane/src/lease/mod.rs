@@ -150,7 +150,7 @@ impl Leases {
             home: &round.home,
             limits: &round.placed,
         };
-        Call::ask(&place, &base, round.caller, round.ask)
+        Call::ask(&place, &base, round.caller, round.ask, true)
     }
 
     /// Goes on from the first reply until the ask is decided.
@@ -178,7 +178,7 @@ impl Leases {
                     round.home = home;
                 }
                 Reply::Claim(wishes) => in_time(self.feed(&round, wishes)).await?,
-                Reply::Fed { .. } | Reply::Adjusted(_) | Reply::Look { .. } => break,
+                Reply::Unfed | Reply::Fed { .. } | Reply::Adjusted(_) | Reply::Look { .. } => break,
             }
             let link = self.redis.link().await?;
             let call = self.call(&mut round, &link);

@@ -78,10 +78,16 @@ impl Call {
         Self { keys, arguments }
     }
 
-    /// Decides on a lease.
-    pub fn ask(place: &Place<'_>, base: &str, caller: (&str, &str), ask: &LeaseAsk) -> Self {
+    /// Decides on a lease; without `claims`, with what Redis has.
+    pub fn ask(
+        place: &Place<'_>,
+        base: &str,
+        caller: (&str, &str),
+        ask: &LeaseAsk,
+        claims: bool,
+    ) -> Self {
         let (gateway, worker) = caller;
-        let mut call = place.call("ask");
+        let mut call = place.call(if claims { "ask" } else { "take" });
         call.keys.push(format!("weir:1:{{{}}}:calls:{gateway}", place.tenant));
         call.arguments.extend([base, gateway, worker].map(str::to_owned));
         call.arguments.push(ask.call.to_string());

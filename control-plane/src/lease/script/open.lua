@@ -4,6 +4,7 @@
 --                    :home     names this life of the tenant's keys: "<epoch>.<microseconds>"
 --                    :now      the latest ms that was seen; the clock never moves back
 --                    :leases   counts leases, so that each has a stamp of its own
+--                    :reserved a large need that is spared for, see ask.lua
 --                    :started:<limit>  a continuous bucket was made in this life
 --       2 .. L+1   one hash per limit, in the order of ARGV
 --       L+2        (ask only) the last call of each worker of the gateway, and its answer
@@ -27,7 +28,7 @@
 local operation, epoch = ARGV[1], ARGV[2]
 local lifetime, longest, known_home, limits = tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5], tonumber(ARGV[6])
 local ARGUMENTS = 6 + 7 * limits
-local now, home, leases
+local now, home, leases, reserved
 local gateways, buckets, started = {}, {}, {}
 
 local function read_clock()
@@ -83,6 +84,7 @@ local function read_gateways()
   end
   now = math.max(now, tonumber(fields[':now']))
   leases = tonumber(fields[':leases'])
+  reserved = fields[':reserved']
   for name, value in pairs(fields) do
     if string.sub(name, 1, 9) == ':started:' then
       started[string.sub(name, 10)] = true
@@ -242,7 +244,8 @@ local function open()
   settle()
 end
 
--- Appends what the buckets have: for each whether it is known, level, fraction, its time, unclaimed.
+-- Appends what the buckets have: for each whether it is known, level, fraction, its time, unclaimed,
+-- and what the ask had to leave in it for a larger one.
 local function append_buckets(answer)
   answer[#answer + 1] = held(1)
   answer[#answer + 1] = held(2)
@@ -252,6 +255,7 @@ local function append_buckets(answer)
     answer[#answer + 1] = bucket.fraction or 0
     answer[#answer + 1] = bucket.at or now
     answer[#answer + 1] = bucket.unclaimed or 0
+    answer[#answer + 1] = bucket.spared or 0
   end
   return answer
 end

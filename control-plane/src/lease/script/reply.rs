@@ -17,6 +17,8 @@ pub enum Reply {
     },
     /// Periodic buckets must be fed first: for each limit, what is missing and what is welcome.
     Claim(Vec<Option<Wish>>),
+    /// Nothing may be claimed, and only Postgres can tell whether the need is there.
+    Unfed,
     Decided(Decided),
     /// What was taken back.
     Fed {
@@ -83,6 +85,8 @@ pub struct Bucket {
     pub level: Level,
     /// What Postgres has not released yet in this period.
     pub unclaimed: Quantity,
+    /// What the ask had to leave in it for a larger one, which would else be undercut for ever.
+    pub spared: Quantity,
 }
 
 /// Reads an answer: the script's time, and what it says. `None` where it has another form.
@@ -105,6 +109,7 @@ pub fn parse(value: Value) -> Option<(i64, Reply)> {
         "period" => Reply::Period,
         "start" => Reply::Start { home },
         "claim" => Reply::Claim(fields.wishes()?),
+        "unfed" => Reply::Unfed,
         "granted" => decided(Outcome::Granted, fields)?,
         "refused" => decided(Outcome::Refused, fields)?,
         "replayed" => decided(Outcome::Replayed, fields)?,
@@ -168,7 +173,8 @@ impl Fields {
                 fraction: self.number()?.try_into().ok()?,
                 at_ms: self.number()?,
             };
-            buckets.push(Bucket { known, level, unclaimed: self.quantity()? });
+            let (unclaimed, spared) = (self.quantity()?, self.quantity()?);
+            buckets.push(Bucket { known, level, unclaimed, spared });
         }
         Some(State { held, buckets })
     }

@@ -2,7 +2,7 @@
 local elsewhere = open()
 if elsewhere then
   return elsewhere
-elseif operation == 'ask' then
+elseif operation == 'ask' or operation == 'take' then
   return decide_ask()
 elseif operation == 'feed' then
   return feed()
