@@ -36,7 +36,8 @@ pub async fn serve(config: Config) -> Result<(), Box<dyn Error>> {
         .await
         .map_err(|error| format!("cannot listen on {}: {error}", config.listen))?;
     let (changes, watcher) = Changes::new(db.clone());
-    let tenants = Tenants::new(db.clone(), changes.clone());
+    let stale_for = Duration::from_millis(config.stale_terms_ms);
+    let tenants = Tenants::new(db.clone(), changes.clone(), stale_for);
     let (stop, stopping) = watch::channel(false);
     let app = App {
         leases: Leases::new(db.clone(), Arc::clone(&redis), tenants.clone(), config.lease_ttl_ms),

@@ -4,6 +4,7 @@
 mod burst;
 mod exact;
 mod faults;
+mod no_postgres;
 mod rate;
 mod replicas;
 mod trace;

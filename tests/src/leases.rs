@@ -1,12 +1,17 @@
 //! Leases, asked for as gateways do, of a control plane on real Redis and Postgres.
 
 mod arithmetic;
+mod cold;
 mod edge;
 mod law;
 mod loss;
+mod no_postgres;
 mod period;
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
@@ -16,7 +21,10 @@ use weir_domain::{
     quantity::{Amount, Quantity},
 };
 
-use crate::harness::{Api, Fleet};
+use crate::harness::{Api, Fleet, SOON};
+
+/// Between two attempts at a call, as `filter/src/http_call.rs` has it at first.
+const BACKOFF: Duration = Duration::from_millis(50);
 
 /// A control plane without gateways: the tests are the gateways.
 async fn control_planes(count: usize) -> Result<Fleet> {
@@ -76,6 +84,17 @@ impl Worker {
         self.send_all(vec![ask.clone()]).await?.pop().context("no answer")
     }
 
+    /// Repeats the call until it is decided on, at the pace of gateways.
+    async fn send_until_decided(&self, ask: &LeaseAsk) -> Result<LeaseAnswer> {
+        let deadline = Instant::now() + SOON;
+        loop {
+            match self.send(ask).await {
+                Err(_) if Instant::now() < deadline => tokio::time::sleep(BACKOFF).await,
+                decided => return decided,
+            }
+        }
+    }
+
     async fn ask(&self, tenant: &str, need: Amount, want: Amount) -> Result<LeaseAnswer> {
         self.send(&self.next(tenant, need, want)).await
     }
@@ -84,7 +103,8 @@ impl Worker {
     async fn drain(&self, tenant: &str) -> Result<u64> {
         let mut sum = 0;
         loop {
-            let answer = self.ask(tenant, amount(1, 1), amount(1_000, 1)).await?;
+            let ask = self.next(tenant, amount(1, 1), amount(1_000, 1));
+            let answer = self.send_until_decided(&ask).await?;
             if answer.granted.is_zero() {
                 return Ok(sum);
             }
