@@ -5,6 +5,7 @@ mod cold;
 mod edge;
 mod law;
 mod loss;
+mod model;
 mod no_postgres;
 mod period;
 
