@@ -1,5 +1,8 @@
 //! Large and small needs at one continuous bucket.
 
+#[cfg(target_arch = "wasm32")]
+use wasm_bindgen_test::wasm_bindgen_test as test;
+
 use super::*;
 
 const TTL_MS: i64 = 50;
