@@ -3,6 +3,7 @@
 //! | module | subject |
 //! |---|---|
 //! | [`script`] | the Lua script that keeps the buckets in Redis |
+//! | [`clock`] | the clock that limits follow |
 //! | [`link`] | the connection to Redis, and which process is at its other end |
 //! | [`tenants`] | what a lease is decided on, cached |
 //! | [`claims`] | what Postgres releases to Redis of periodic limits |
@@ -13,6 +14,7 @@
 
 pub mod answer;
 pub mod claims;
+pub mod clock;
 pub mod inspect;
 pub mod link;
 pub mod period;
@@ -178,7 +180,7 @@ impl Leases {
                     round.home = home;
                 }
                 Reply::Claim(wishes) => in_time(self.feed(&round, wishes)).await?,
-                Reply::Fed { .. } | Reply::Adjusted(_) | Reply::Look { .. } => break,
+                Reply::Doubt | Reply::Fed { .. } | Reply::Adjusted(_) | Reply::Look { .. } => break,
             }
             let link = self.redis.link().await?;
             let call = self.call(&mut round, &link);
