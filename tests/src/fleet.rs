@@ -2,6 +2,7 @@
 //! remember when they asked and were answered.
 
 mod burst;
+mod clocks;
 mod exact;
 mod faults;
 mod rate;

@@ -171,7 +171,8 @@ pub async fn run(
     link: &Link,
     calls: &[Call],
 ) -> Result<Vec<Result<(i64, Reply), RedisError>>, RedisDown> {
-    let mut outcomes: Vec<Option<Result<Answer, RedisError>>> = calls.iter().map(|_| None).collect();
+    let mut outcomes: Vec<Option<Result<Answer, RedisError>>> =
+        calls.iter().map(|_| None).collect();
     for _ in 0..MAX_SENDS {
         let missing = calls.iter().zip(&mut outcomes).filter(|(_, outcome)| outcome.is_none());
         let (unsent, places): (Vec<_>, Vec<_>) = missing.unzip();

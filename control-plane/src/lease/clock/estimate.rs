@@ -150,15 +150,17 @@ impl Estimate {
         has_jumped
     }
 
-    /// Lets the three clocks decide; by how much the time was set, if it was. Where two of them
-    /// agree with the estimate it stays, and else it was wrong: this process stood still, or its
-    /// monotonic clock did.
+    /// Lets the three clocks decide; by how much the time was set, if it was. It stays where their
+    /// median or Postgres, by whose clock periods are billed, agrees with it. Else it was wrong: this
+    /// process stood still, or its monotonic clock did.
     pub fn check(&mut self, own: Offset, postgres: Option<Offset>, now_us: i64) -> Option<i64> {
         self.checked_at_us = now_us;
         let mut set = None;
-        if postgres.is_some() {
+        if let Some(billing) = postgres {
             self.is_anchored = true;
-            let off_us = Clocks { own, redis: self.heard, postgres }.agreed().correction(self.offset_us);
+            let median = Clocks { own, redis: self.heard, postgres }.agreed();
+            let off_us =
+                lesser(median.correction(self.offset_us), billing.correction(self.offset_us));
             if off_us.abs() > NEAR_US {
                 let is_right = self.heard.correction(self.offset_us + off_us).abs() <= STEP_US;
                 let set_us = if is_right { self.heard.middle() - self.offset_us } else { off_us };
@@ -181,6 +183,11 @@ impl Estimate {
         self.step_us = self.step_us.min(STEP_US) + passed_us / (1_000_000 / DRIFT_PPM);
         self.step_at_us = self.step_at_us.max(now_us);
     }
+}
+
+/// The smaller one of two corrections; none where they go different ways.
+fn lesser(one: i64, other: i64) -> i64 {
+    if one.signum() == other.signum() { one.signum() * one.abs().min(other.abs()) } else { 0 }
 }
 
 #[cfg(test)]

@@ -23,7 +23,10 @@ fn off(estimate: &Estimate) -> i64 {
 fn an_offset_lies_between_sending_and_receiving() {
     let offset = Offset::new(1_000, 100, 130);
     assert_eq!((offset.least, offset.most), (870, 900));
-    assert_eq!((offset.correction(880), offset.correction(860), offset.correction(950)), (0, 10, -50));
+    assert_eq!(
+        (offset.correction(880), offset.correction(860), offset.correction(950)),
+        (0, 10, -50)
+    );
 }
 
 #[test]
@@ -106,6 +109,14 @@ fn a_process_that_stood_still_takes_the_new_time() {
     // Its wall clock may have stood still too.
     assert_eq!(estimate.check(ahead(0), Some(ahead(HOUR)), S), Some(HOUR));
     assert_eq!(estimate.redis, Redis::InLine);
+}
+
+#[test]
+fn what_postgres_and_the_estimate_agree_on_stays() {
+    let mut estimate = all_right();
+    assert!(estimate.hear(ahead(HOUR), S));
+    assert_eq!(estimate.check(ahead(HOUR), Some(ahead(0)), S), None);
+    assert_eq!((off(&estimate), estimate.redis), (0, Redis::Wrong));
 }
 
 #[test]
