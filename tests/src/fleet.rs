@@ -2,13 +2,15 @@
 //! remember when they asked and were answered.
 
 mod burst;
+mod changes;
 mod clocks;
 mod exact;
 mod faults;
+mod periods;
 mod rate;
-
 mod replicas;
-mod trace;
+mod steady;
+pub(crate) mod trace;
 
 use anyhow::Result;
 

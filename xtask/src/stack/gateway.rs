@@ -75,6 +75,11 @@ impl Gateway {
         Ok(self.stats().await?.get(&name).copied().unwrap_or(0))
     }
 
+    /// What Envoy has in memory, in bytes.
+    pub fn resident_bytes(&self) -> Result<u64> {
+        self.process.resident_bytes()
+    }
+
     /// All that it has logged.
     pub fn log(&self) -> Result<String> {
         fs::read_to_string(self.process.log()).context("Envoy's log")

@@ -142,6 +142,16 @@ impl Process {
         Ok(Some(status.to_string()))
     }
 
+    /// What it has in memory, in bytes.
+    pub(super) fn resident_bytes(&self) -> Result<u64> {
+        let id = self.child().as_ref().map(Child::id);
+        let id = id.with_context(|| format!("{} does not run", self.name))?;
+        let status = std::fs::read_to_string(format!("/proc/{id}/status"))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib = line.and_then(|line| line.trim().strip_suffix(" kB")).context("no VmRSS")?;
+        Ok(kib.parse::<u64>()? * 1_024)
+    }
+
     fn log_end(&self) -> String {
         format!("the end of its log {}:\n{}", self.log.display(), tail_of(&self.log))
     }
