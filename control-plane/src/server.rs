@@ -26,11 +26,11 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Migrates the database and serves until SIGTERM or Ctrl-C; then finishes the calls under way.
 pub async fn serve(config: Config) -> Result<(), Box<dyn Error>> {
-    let redis = Redis::new(config.redis_url.reveal()).map_err(|error| {
+    let db = database::connect(&config).await?;
+    let redis = Redis::new(config.redis_url.reveal(), db.clone()).map_err(|error| {
         format!("redis_url is not an address such as redis://host:port/0: {error}")
     })?;
     let redis = Arc::new(redis);
-    let db = database::connect(&config).await?;
     database::migrate(&db).await?;
     let listener = TcpListener::bind(config.listen)
         .await

@@ -2,12 +2,16 @@
 //! remember when they asked and were answered.
 
 mod burst;
+mod changes;
+mod clocks;
 mod exact;
 mod faults;
 mod no_postgres;
+mod periods;
 mod rate;
 mod replicas;
-mod trace;
+mod steady;
+pub(crate) mod trace;
 mod weights;
 
 use anyhow::Result;

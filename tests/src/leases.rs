@@ -1,6 +1,7 @@
 //! Leases, asked for as gateways do, of a control plane on real Redis and Postgres.
 
 mod arithmetic;
+mod clock;
 mod cold;
 mod edge;
 mod law;

@@ -5,6 +5,7 @@
 
 mod admin_api;
 mod admin_input;
+mod bounds;
 mod configuration;
 mod conservation;
 mod fleet;

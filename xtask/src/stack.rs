@@ -30,6 +30,7 @@ mod reaper;
 mod redis;
 mod run_dir;
 mod upstream;
+mod wall_clock;
 
 use std::{
     env, fs,
@@ -49,7 +50,9 @@ pub use self::{
     redis::Redis,
     upstream::Upstream,
 };
-use self::{control_plane::Settings, envoy_config::PrivateConfig, run_dir::RunDir};
+use self::{
+    control_plane::Settings, envoy_config::PrivateConfig, run_dir::RunDir, wall_clock::WallClock,
+};
 use crate::{
     build,
     setup::{self, Tools},
@@ -94,6 +97,7 @@ pub struct Builder<'a> {
     concurrency: u32,
     plugin: Value,
     environment: Vec<(String, String)>,
+    own_wall_clocks: bool,
 }
 
 impl Builder<'_> {
@@ -136,6 +140,13 @@ impl Builder<'_> {
         self
     }
 
+    /// Redis, each control plane and each gateway run as if on hosts of their own, whose wall clocks
+    /// can be set.
+    pub fn own_wall_clocks(mut self) -> Self {
+        self.own_wall_clocks = true;
+        self
+    }
+
     /// Returns when everything is ready; an error shows the log of what is not.
     pub async fn start(self) -> Result<Stack> {
         let folder = RunDir::create(&self.name)?;
@@ -160,6 +171,7 @@ impl Builder<'_> {
             envoy: self.parts.tools.envoy.clone(),
             filter: self.parts.filter.clone(),
             concurrency: self.concurrency,
+            own_wall_clocks: self.own_wall_clocks,
             folder,
         };
         let grown = stack.grow(self.control_planes, self.gateways, &self.plugin).await;
@@ -173,7 +185,8 @@ impl Builder<'_> {
         &self,
         folder: &Path,
     ) -> Result<(Redis, Database, Settings, (String, String))> {
-        let redis = Redis::start(&self.parts.tools.redis_server, folder).await?;
+        let clock = self.own_wall_clocks.then(|| WallClock::create(folder, "redis")).transpose()?;
+        let redis = Redis::start(&self.parts.tools.redis_server, folder, clock).await?;
         let database = self.postgres.create_database().await?;
         let tokens = (
             "admin-token-of-a-private-run".to_owned(),
@@ -209,6 +222,7 @@ pub struct Stack {
     envoy: PathBuf,
     filter: PathBuf,
     concurrency: u32,
+    own_wall_clocks: bool,
     folder: RunDir,
 }
 
@@ -223,6 +237,7 @@ impl Stack {
             concurrency: 2,
             plugin: json!({}),
             environment: Vec::new(),
+            own_wall_clocks: false,
         }
     }
 
@@ -245,9 +260,10 @@ impl Stack {
             .apply_to(&shipped)
         };
         let index = self.gateways.len();
+        let clock = self.wall_clock(&format!("envoy-{index}"))?;
+        let folder = self.folder.path();
         let gateway =
-            Gateway::start(&self.envoy, self.folder.path(), index, self.concurrency, config)
-                .await?;
+            Gateway::start(&self.envoy, folder, index, self.concurrency, clock, config).await?;
         self.gateways.push(gateway);
         Ok(())
     }
@@ -267,9 +283,15 @@ impl Stack {
         self.folder.keep();
     }
 
+    fn wall_clock(&self, name: &str) -> Result<Option<WallClock>> {
+        self.own_wall_clocks.then(|| WallClock::create(self.folder.path(), name)).transpose()
+    }
+
     async fn grow(&mut self, control_planes: usize, gateways: usize, plugin: &Value) -> Result<()> {
         for index in 0..control_planes {
-            let started = ControlPlane::start(&self.settings, self.folder.path(), index).await?;
+            let clock = self.wall_clock(&format!("control-plane-{index}"))?;
+            let started =
+                ControlPlane::start(&self.settings, self.folder.path(), index, clock).await?;
             self.control_planes.push(started);
         }
         for _ in 0..gateways {

@@ -3,6 +3,7 @@
 //! | module | subject |
 //! |---|---|
 //! | [`script`] | the Lua script that keeps the buckets in Redis |
+//! | [`clock`] | the clock that limits follow |
 //! | [`link`] | the connection to Redis, and which process is at its other end |
 //! | [`tenants`] | what a lease is decided on, cached |
 //! | [`claims`] | what Postgres releases to Redis of periodic limits |
@@ -14,6 +15,7 @@
 
 pub mod answer;
 pub mod claims;
+pub mod clock;
 pub mod demand;
 pub mod inspect;
 pub mod link;
@@ -208,7 +210,7 @@ impl Leases {
                     round.unclaimable = None;
                 }
                 Reply::Unfed => break,
-                Reply::Fed { .. } | Reply::Adjusted(_) | Reply::Look { .. } => break,
+                Reply::Doubt | Reply::Fed { .. } | Reply::Adjusted(_) | Reply::Look { .. } => break,
             }
             let link = self.redis.link().await?;
             let call = self.call(&mut round, &link);

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fs, path::Path, process::Command, time::Duratio
 use anyhow::{Context, Result};
 use nix::sys::signal::Signal;
 
-use super::{port, process::Process};
+use super::{port, process::Process, wall_clock::WallClock};
 
 const START_WITHIN: Duration = Duration::from_secs(30);
 
@@ -23,6 +23,7 @@ impl Gateway {
         folder: &Path,
         index: usize,
         concurrency: u32,
+        clock: Option<WallClock>,
         config: impl FnOnce(u16, u16) -> Result<String>,
     ) -> Result<Self> {
         let (port, admin_port) = (port::free()?, port::free()?);
@@ -43,7 +44,8 @@ impl Gateway {
             // Envoys of one machine would otherwise have to agree on distinct base ids.
             command.arg("--disable-hot-restart");
             command
-        });
+        })
+        .by(clock);
         let client = reqwest::Client::builder().timeout(Duration::from_secs(5)).build()?;
         let gateway = Self { process, port, admin_port, client };
         gateway.restart().await?;
@@ -73,9 +75,19 @@ impl Gateway {
         Ok(self.stats().await?.get(&name).copied().unwrap_or(0))
     }
 
+    /// What Envoy has in memory, in bytes.
+    pub fn resident_bytes(&self) -> Result<u64> {
+        self.process.resident_bytes()
+    }
+
     /// All that it has logged.
     pub fn log(&self) -> Result<String> {
         fs::read_to_string(self.process.log()).context("Envoy's log")
+    }
+
+    /// Sets the wall clock of its host to so many seconds ahead; [`super::Builder::own_wall_clocks`].
+    pub fn set_clock(&self, ahead_s: i64) -> Result<()> {
+        self.process.set_clock(ahead_s)
     }
 
     /// Like `kill -9`: loses what was not acknowledged.

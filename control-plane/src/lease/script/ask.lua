@@ -273,7 +273,7 @@ local function save_tenant(entry)
   if keep_until == MAX or next(started) then
     redis.call('PERSIST', KEYS[1])
   else
-    redis.call('PEXPIREAT', KEYS[1], text(keep_until))
+    redis.call('PEXPIRE', KEYS[1], text(keep_until - now))
   end
 end
 

@@ -14,7 +14,10 @@
 --         2 requests), capacity, amount or period start, interval or period end,
 --         start ("full", "lost" or "" when not decided)
 --       then those of the operation
--- All numbers are whole, times are ms since 1970.
+--       and at the end: what the time should be, in microseconds, and "vouched" when that is right
+--         whatever Redis' clock shows
+-- All numbers are whole, times are ms since 1970. Each answer ends with what Redis' clock shows, in
+-- microseconds. {"doubt", time, ""} changes nothing: Redis' clock is not where it should be.
 --
 -- A key that another Redis process wrote (epoch), or that was written before the tenant's hash was
 -- lost (home), counts as missing. So whichever of the keys Redis loses, nothing is minted:
@@ -28,13 +31,18 @@
 local operation, epoch = ARGV[1], ARGV[2]
 local lifetime, longest, known_home, limits = tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5], tonumber(ARGV[6])
 local ARGUMENTS = 6 + 7 * limits
-local now, home, leases, reserved
+-- Redis' clock may be that far from what it should be: calls take time.
+local NEAR_MICROS = 250000
+local now, micros, home, leases, reserved
 local gateways, buckets, started = {}, {}, {}
 
+-- The time is the caller's, so that a jump of Redis' clock is no time that passes. Whether it is
+-- to be trusted.
 local function read_clock()
-  local clock = redis.call('TIME')
-  now = clock[1] * 1000 + quotient(tonumber(clock[2]), 1000)
-  return clock[1] * 1000000 + clock[2]
+  local clock, expected = redis.call('TIME'), tonumber(ARGV[#ARGV - 1])
+  micros = clock[1] * 1000000 + clock[2]
+  now = quotient(expected, 1000)
+  return ARGV[#ARGV] == 'vouched' or math.abs(micros - expected) <= NEAR_MICROS
 end
 
 local ENTRY = '^(%d+) (%d+) (%d+) (%d+) (%S+) (%d+) (%d+) (%d+) (%S+)$'
@@ -66,7 +74,6 @@ local function entry_text(entry)
 end
 
 local function read_gateways()
-  local micros = read_clock()
   local flat = redis.call('HGETALL', KEYS[1])
   local fields = {}
   for index = 1, #flat, 2 do
@@ -164,7 +171,7 @@ local function save_bucket(bucket)
     redis.call('HSET', bucket.key, 'home', home, 'kind', bucket.kind, 'level', text(bucket.level),
       'start', text(bucket.starts), 'capacity', bucket.unknown and '' or text(bucket.capacity),
       'unclaimed', text(bucket.unclaimed), 'checked', text(bucket.checked))
-    redis.call('PEXPIREAT', bucket.key, text(bucket.ends + 3600000))
+    redis.call('PEXPIRE', bucket.key, text(bucket.ends - now + 3600000))
   end
 end
 
@@ -229,6 +236,9 @@ end
 
 -- Reads all; nil, or the answer that says what must be decided elsewhere before.
 local function open()
+  if not read_clock() then
+    return { 'doubt', now, '' }
+  end
   read_gateways()
   if not in_period() then
     return { 'period', now, home }

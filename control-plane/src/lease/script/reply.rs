@@ -6,9 +6,21 @@ use weir_domain::{
     quantity::{Amount, Quantity},
 };
 
+/// One answer.
+#[derive(Debug)]
+pub struct Answer {
+    /// The script's time, in ms since 1970.
+    pub now_ms: i64,
+    /// What Redis' own clock showed, in µs.
+    pub redis_us: i64,
+    pub reply: Reply,
+}
+
 /// What the script answered.
 #[derive(Debug)]
 pub enum Reply {
+    /// Redis' clock shows another time than was expected.
+    Doubt,
     /// The periods passed do not hold this moment.
     Period,
     /// Whether continuous buckets start full must be decided for `home`.
@@ -89,9 +101,10 @@ pub struct Bucket {
     pub spared: Quantity,
 }
 
-/// Reads an answer: the script's time, and what it says. `None` where it has another form.
-pub fn parse(value: Value) -> Option<(i64, Reply)> {
-    let Value::Array(values) = value else { return None };
+/// Reads an answer; `None` where it has another form.
+pub fn parse(value: Value) -> Option<Answer> {
+    let Value::Array(mut values) = value else { return None };
+    let Some(Value::Int(redis_us)) = values.pop() else { return None };
     let mut fields = Fields(values.into_iter());
     let kind = fields.text()?;
     let now_ms = fields.number()?;
@@ -106,6 +119,7 @@ pub fn parse(value: Value) -> Option<(i64, Reply)> {
         }))
     };
     let reply = match kind.as_str() {
+        "doubt" => Reply::Doubt,
         "period" => Reply::Period,
         "start" => Reply::Start { home },
         "claim" => Reply::Claim(fields.wishes()?),
@@ -122,7 +136,7 @@ pub fn parse(value: Value) -> Option<(i64, Reply)> {
         }
         _ => return None,
     };
-    Some((now_ms, reply))
+    Some(Answer { now_ms, redis_us, reply })
 }
 
 /// Reads an answer from its start; `None` where it has another form than expected.
