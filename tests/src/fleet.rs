@@ -7,7 +7,7 @@ mod faults;
 mod rate;
 
 mod replicas;
-mod trace;
+pub(crate) mod trace;
 
 use anyhow::Result;
 

@@ -20,4 +20,5 @@ mod readme;
 mod repository;
 mod shipped_files;
 mod smoke;
+mod takeover;
 mod usage;

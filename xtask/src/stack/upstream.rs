@@ -1,8 +1,11 @@
-//! The service that is protected: answers `ok` and counts what reached it.
+//! The service that is protected: answers `ok` and counts what reached it. `/slow` takes a second.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
 use anyhow::Result;
@@ -47,5 +50,8 @@ impl Drop for Upstream {
 
 async fn answer(State(requests): State<Arc<AtomicU64>>, uri: Uri) -> String {
     requests.fetch_add(1, Ordering::SeqCst);
+    if uri.path() == "/slow" {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
     format!("ok {}\n", uri.path())
 }
