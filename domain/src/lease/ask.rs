@@ -47,6 +47,10 @@ impl Account {
         let forgotten = calls.is_none();
         self.renew(&mut gateway, forgotten);
         self.take_in(&mut gateway, ask);
+        if ask.fresh && ask.stamp == gateway.lease.stamp {
+            // After what it gives back was counted: only what it cannot account for is left behind.
+            self.replace(&mut gateway);
+        }
         self.gateways.insert(name.to_owned(), gateway);
         let should = match self.share(name, ask, claims) {
             Share::Of(should) => Some(should),
@@ -78,9 +82,13 @@ impl Account {
     /// forgotten a call may be a repeated one, so what it gives back must be of a lease that has ended.
     fn renew(&mut self, gateway: &mut Gateway, forgotten: bool) {
         let base = gateway.lease.stamp.rsplit_once('.').map_or("", |(base, _)| base);
-        if gateway.lease.ends_ms > self.now_ms && base == self.base && !forgotten {
-            return;
+        if gateway.lease.ends_ms <= self.now_ms || base != self.base || forgotten {
+            self.replace(gateway);
         }
+    }
+
+    /// Begins another lease. What is held of the one before counts until its end.
+    fn replace(&mut self, gateway: &mut Gateway) {
         self.leases += 1;
         let lease = Held { stamp: format!("{}.{}", self.base, self.leases), ..Held::default() };
         gateway.old = Held {

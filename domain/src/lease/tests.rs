@@ -33,7 +33,7 @@ fn amount(tokens: u64, requests: u64) -> Amount {
 fn an_ask(call: u64, need: Amount, want: Amount) -> LeaseAsk {
     let tenant = TenantId::new("acme").unwrap();
     let (spent, refund, owe) = (Amount::ZERO, Amount::ZERO, Amount::ZERO);
-    LeaseAsk { tenant, call, stamp: String::new(), need, want, spent, refund, owe }
+    LeaseAsk { tenant, call, stamp: String::new(), need, want, spent, refund, owe, fresh: false }
 }
 
 /// Tokens by rate, full.
@@ -65,7 +65,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         6 => ms.prop_map(|ms| Step::Pass { ms }),
         8 => call.prop_map(|(worker, need, more, [says, gives_back], owes)| Step::Call {
-            worker, need, want: need + more, says, gives_back, owes: owes == 0 }),
+            worker, need, want: need + more, says, gives_back, owes: owes == 0, fresh: owes == 1 }),
         10 => (any::<usize>(), 0..4, 0..8, 0..8).prop_map(|(call, again, claims, strands)| Step::Arrive {
             call, again: again == 0, claims: claims > 0, strands: strands == 0 }),
         10 => (any::<usize>(), 0..6).prop_map(|(answer, lost)| Step::Answer { answer, arrives: lost > 0 }),

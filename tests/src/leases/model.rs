@@ -83,6 +83,7 @@ impl Both {
             spent: amount(numbers.below(30), numbers.below(10)),
             refund: amount(rare(numbers, 20), rare(numbers, 5)),
             owe: if numbers.below(12) == 0 { amount(numbers.below(50), 1) } else { amount(0, 0) },
+            fresh: numbers.below(10) == 0,
         };
         self.asked[worker] = Some(ask.clone());
         ask
@@ -104,6 +105,7 @@ impl Both {
         for part in [ask.need, ask.want, ask.spent, ask.refund, ask.owe] {
             more.extend([part.tokens.to_string(), part.requests.to_string()]);
         }
+        more.push(u8::from(ask.fresh).to_string());
         let operation = if claims { "ask" } else { "take" };
         let (mut got, _) = self.run(operation, &[0, 1, 2, 3], ("", ""), &more).await?;
         if got[0] == "period" {

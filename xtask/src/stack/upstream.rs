@@ -1,9 +1,12 @@
-//! The service that is protected: answers `ok` and counts what reached it. After an upgrade to
-//! WebSocket it sends back all that it gets.
+//! The service that is protected: answers `ok` and counts what reached it. `/slow` takes a second.
+//! After an upgrade to WebSocket it sends back all that it gets.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
 use anyhow::Result;
@@ -55,6 +58,9 @@ impl Drop for Upstream {
 
 async fn answer(State(requests): State<Arc<AtomicU64>>, mut request: Request) -> Response {
     requests.fetch_add(1, Ordering::SeqCst);
+    if request.uri().path() == "/slow" {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
     if request.headers().contains_key("upgrade")
         && let Some(upgrade) = request.extensions_mut().remove::<OnUpgrade>()
     {

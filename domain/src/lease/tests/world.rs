@@ -16,6 +16,7 @@ pub(super) enum Step {
         says: bool,
         gives_back: bool,
         owes: bool,
+        fresh: bool,
     },
     /// A call arrives, maybe not for the first time; where it has to claim, maybe in vain.
     Arrive {
@@ -110,8 +111,8 @@ impl World {
     pub(super) fn take(&mut self, step: Step) {
         match step {
             Step::Pass { ms } => self.pass(ms),
-            Step::Call { worker, need, want, says, gives_back, owes } => {
-                self.call(worker, (need, want), says, gives_back, owes);
+            Step::Call { worker, need, want, says, gives_back, owes, fresh } => {
+                self.call(worker, (need, want), [says, gives_back, owes, fresh]);
             }
             Step::Arrive { call, again, claims, strands } => {
                 self.arrive(call, again, claims, strands);
@@ -160,9 +161,7 @@ impl World {
         &mut self,
         worker: usize,
         (need, want): (u64, u64),
-        says: bool,
-        back: bool,
-        owes: bool,
+        [says, back, owes, fresh]: [bool; 4],
     ) {
         self.sendings += 1;
         let (sent_ms, sending) = (self.now_ms, self.sendings);
@@ -177,6 +176,7 @@ impl World {
                 spent: take(says, &mut in_hand.spent),
                 refund: take(back, &mut in_hand.free),
                 owe: amount(u64::from(owes) * need, u64::from(owes)),
+                fresh,
                 ..an_ask(sending, amount(need, need.min(1)), amount(want, want))
             }
         });
