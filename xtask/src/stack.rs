@@ -23,6 +23,7 @@
 mod control_plane;
 mod envoy_config;
 mod gateway;
+mod link;
 mod port;
 mod postgres;
 mod process;
@@ -44,6 +45,7 @@ use serde_json::{Value, json};
 pub use self::{
     control_plane::ControlPlane,
     gateway::Gateway,
+    link::{Link, Network},
     postgres::{Database, Postgres},
     process::wait_for,
     redis::Redis,
@@ -92,6 +94,7 @@ pub struct Builder<'a> {
     control_planes: usize,
     gateways: usize,
     concurrency: u32,
+    links: bool,
     plugin: Value,
     environment: Vec<(String, String)>,
 }
@@ -118,6 +121,12 @@ impl Builder<'_> {
     /// Worker threads of each Envoy; 2 unless said otherwise.
     pub fn concurrency(mut self, workers: u32) -> Self {
         self.concurrency = workers;
+        self
+    }
+
+    /// Puts a [`Link`] between each gateway and the control planes: [`Stack::links`].
+    pub fn links(mut self) -> Self {
+        self.links = true;
         self
     }
 
@@ -150,6 +159,7 @@ impl Builder<'_> {
         let upstream = Upstream::start().await?;
         let mut stack = Stack {
             gateways: Vec::new(),
+            links: Vec::new(),
             control_planes: Vec::new(),
             upstream,
             redis,
@@ -160,6 +170,7 @@ impl Builder<'_> {
             envoy: self.parts.tools.envoy.clone(),
             filter: self.parts.filter.clone(),
             concurrency: self.concurrency,
+            linked: self.links,
             folder,
         };
         let grown = stack.grow(self.control_planes, self.gateways, &self.plugin).await;
@@ -197,6 +208,8 @@ impl Builder<'_> {
 /// A running Weir. The fields are dropped, and so ended, from the edge inwards.
 pub struct Stack {
     pub gateways: Vec<Gateway>,
+    /// That of each gateway, in their order; none unless [`Builder::links`] asked for them.
+    pub links: Vec<Link>,
     pub control_planes: Vec<ControlPlane>,
     pub upstream: Upstream,
     pub redis: Redis,
@@ -209,6 +222,7 @@ pub struct Stack {
     envoy: PathBuf,
     filter: PathBuf,
     concurrency: u32,
+    linked: bool,
     folder: RunDir,
 }
 
@@ -221,6 +235,7 @@ impl Stack {
             control_planes: 1,
             gateways: 1,
             concurrency: 2,
+            links: false,
             plugin: json!({}),
             environment: Vec::new(),
         }
@@ -228,7 +243,12 @@ impl Stack {
 
     /// Adds one more gateway; its error has the end of Envoy's log.
     pub async fn add_gateway(&mut self, plugin: &Value) -> Result<()> {
-        let ports: Vec<u16> = self.control_planes.iter().map(ControlPlane::port).collect();
+        let mut ports: Vec<u16> = self.control_planes.iter().map(ControlPlane::port).collect();
+        if self.linked {
+            let link = Link::start(&ports).await?;
+            ports = link.ports().to_vec();
+            self.links.push(link);
+        }
         let shipped = workspace().join("envoy/envoy.yaml");
         let shipped =
             fs::read_to_string(&shipped).with_context(|| shipped.display().to_string())?;
