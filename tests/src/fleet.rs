@@ -2,12 +2,15 @@
 //! remember when they asked and were answered.
 
 mod burst;
+mod busy;
+mod crash;
 mod exact;
 mod faults;
+mod network;
 mod rate;
-
 mod replicas;
 mod trace;
+mod waiting;
 
 use anyhow::Result;
 
