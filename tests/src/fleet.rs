@@ -9,6 +9,7 @@ mod faults;
 mod network;
 mod rate;
 mod replicas;
+mod scarce;
 mod trace;
 mod waiting;
 
