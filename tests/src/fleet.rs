@@ -10,6 +10,8 @@ mod network;
 mod rate;
 mod replicas;
 mod scarce;
+mod soak;
+mod span;
 mod trace;
 mod waiting;
 
