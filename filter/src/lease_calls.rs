@@ -12,7 +12,7 @@ use crate::{
     host,
     http_call::{self, Answer},
     refusal::Refused,
-    slot::{CallBasis, Slot, least_want},
+    slot::{CallBasis, Called, Slot, least_want},
     stats::Counter,
     tenant::PendingCall,
     tenants::Index,
@@ -63,7 +63,7 @@ impl Worker {
             return false;
         }
         let need = tenant.waiters.front().map_or(Amount::ZERO, |waiter| waiter.cost);
-        let number = self.number;
+        let (number, generation) = (self.number, self.generation);
         let basis = host::update(&tenant.slot_key, |bytes| {
             if bytes.is_none() {
                 let first = CallBasis {
@@ -72,11 +72,12 @@ impl Worker {
                     spent: Amount::ZERO,
                     refund: Amount::ZERO,
                     owe: Amount::ZERO,
+                    fresh: false,
                 };
                 return (None, (!need.is_zero()).then_some(first));
             }
             let mut slot = Slot::decode(bytes);
-            let basis = slot.start_call(number, need, now_ns);
+            let basis = slot.start_call(number, need, generation, now_ns);
             (basis.as_ref().and_then(|_| slot.encode()), basis)
         });
         let Some(basis) = basis.flatten() else {
@@ -120,9 +121,11 @@ impl Worker {
             spent: basis.spent,
             refund: basis.refund,
             owe: basis.owe,
+            fresh: basis.fresh,
         };
         tenant.next_call += 1;
-        tenant.call = Some(PendingCall { ask, sent_ns: 0, retry_ns: 0, failures: 0 });
+        let generation = self.generation;
+        tenant.call = Some(PendingCall { ask, generation, sent_ns: 0, retry_ns: 0, failures: 0 });
     }
 
     fn send_leases(&mut self, indexes: &[Index], now_ns: u64) {
@@ -214,10 +217,16 @@ impl Worker {
             TenantState::Active => {
                 tenant.suspended_until_ns = 0;
                 tenant.refusal = None;
-                let (number, changed_ns) = (self.number, tenant.changed_ns);
+                let changed_ns = tenant.changed_ns;
+                let called = Called {
+                    caller: self.number,
+                    need: call.ask.need,
+                    generation: call.generation,
+                    sent_ns: call.sent_ns,
+                };
                 let owes = host::update(&tenant.slot_key, |bytes| {
                     let mut slot = Slot::decode(bytes);
-                    slot.apply(answer, call.ask.need, number, call.sent_ns, now_ns);
+                    slot.apply(answer, &called, now_ns);
                     // The slot may have been made anew since that change was noted in it.
                     slot.must_ask |= call.sent_ns < changed_ns;
                     (slot.encode(), !slot.owed.is_zero())

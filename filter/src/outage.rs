@@ -120,7 +120,7 @@ impl Worker {
         Some(index)
     }
 
-    /// This VM ends: what its call under way owes is for others to say. Said twice, it is debited
+    /// This worker ends: what its call under way owes is for others to say. Said twice, it is debited
     /// twice: too little, never too much.
     pub fn keep_debt(&mut self, index: Index) {
         let Some(tenant) = self.tenants.get_mut(index) else {

@@ -52,6 +52,9 @@ pub struct Slot {
     pub graced: Quantity,
     /// What passed without a lease, and is in no call yet.
     pub owed: Amount,
+    /// The gateway's generation when the lease was asked for: what workers had drawn from it that
+    /// were lost since counts as held.
+    pub generation: u64,
 }
 
 /// The control plane said no to `need`; until `until_ns` the gateway says so on its own.
@@ -85,6 +88,9 @@ pub struct Drawn {
 pub const LEASE_SPAN_NS: u64 = 1_000_000_000;
 /// How long a call is believed to be under way before another worker may call.
 const CALLER_NS: u64 = 2_000_000_000;
+/// The same where requests wait: shorter than they may wait, as the caller may be lost. Two calls do no
+/// harm, they only cost more.
+const CALLER_NS_WITH_NEED: u64 = 100_000_000;
 /// The least that a lease asks for, in requests of the cost at hand.
 const LEAST_REQUESTS: u64 = 32;
 
@@ -145,23 +151,35 @@ impl Slot {
     }
 
     /// Starts a call by `caller`, unless another worker's is under way. What was spent goes with it,
-    /// so it is taken out here; the caller must repeat the call until it is answered.
-    pub fn start_call(&mut self, caller: u64, need: Amount, now_ns: u64) -> Option<CallBasis> {
-        if now_ns < self.caller_until_ns && self.caller != caller {
+    /// so it is taken out here; the caller must repeat the call until it is answered. `generation` is
+    /// the gateway's: a lease of an older one is given up for a fresh one.
+    pub fn start_call(
+        &mut self,
+        caller: u64,
+        need: Amount,
+        generation: u64,
+        now_ns: u64,
+    ) -> Option<CallBasis> {
+        let patience_ns = if need.is_zero() { CALLER_NS } else { CALLER_NS_WITH_NEED };
+        let believed_until_ns = self.caller_until_ns.saturating_sub(CALLER_NS - patience_ns);
+        if now_ns < believed_until_ns && self.caller != caller {
             return None;
         }
         self.caller = caller;
         self.caller_until_ns = now_ns + CALLER_NS;
         self.measure(now_ns);
         let target = self.demand.max(least_want(need));
+        let fresh = !self.stamp.is_empty() && self.generation < generation;
         // A slot that must ask gives everything back, to be dealt a lease on the new terms.
-        let refund = if self.must_ask { std::mem::take(&mut self.free) } else { Amount::ZERO };
+        let gives_back = self.must_ask || fresh;
+        let refund = if gives_back { std::mem::take(&mut self.free) } else { Amount::ZERO };
         Some(CallBasis {
             stamp: self.stamp.clone(),
             want: need.max(target.saturating_sub(self.free)),
             spent: self.say_spent(),
             refund,
             owe: std::mem::take(&mut self.owed),
+            fresh,
         })
     }
 
@@ -180,6 +198,7 @@ impl Slot {
             spent: self.say_spent(),
             refund: std::mem::take(&mut self.free),
             owe: std::mem::take(&mut self.owed),
+            fresh: false,
         })
     }
 
@@ -213,15 +232,9 @@ impl Slot {
         self.measured_ns = now_ns;
     }
 
-    /// Takes in the answer to a call that `caller` sent at `sent_ns`.
-    pub fn apply(
-        &mut self,
-        answer: &LeaseAnswer,
-        need: Amount,
-        caller: u64,
-        sent_ns: u64,
-        now_ns: u64,
-    ) {
+    /// Takes in the answer to `call`.
+    pub fn apply(&mut self, answer: &LeaseAnswer, call: &Called, now_ns: u64) {
+        let Called { caller, need, generation, sent_ns } = *call;
         if self.caller == caller {
             self.caller_until_ns = 0;
         }
@@ -232,6 +245,7 @@ impl Slot {
         }
         if answer.stamp != self.stamp {
             self.stamp.clone_from(&answer.stamp);
+            self.generation = self.generation.max(generation);
             self.free = Amount::ZERO;
             self.spent = Amount::ZERO;
             self.outstanding = Amount::ZERO;
@@ -286,6 +300,16 @@ pub fn least_want(need: Amount) -> Amount {
     Amount { tokens: times(need.tokens), requests: times(need.requests) }
 }
 
+/// A call for a lease, as it was made.
+#[derive(Debug, Clone, Copy)]
+pub struct Called {
+    pub caller: u64,
+    pub need: Amount,
+    /// The gateway's, when the call was put together.
+    pub generation: u64,
+    pub sent_ns: u64,
+}
+
 /// What a call for a lease starts from.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CallBasis {
@@ -294,6 +318,7 @@ pub struct CallBasis {
     pub spent: Amount,
     pub refund: Amount,
     pub owe: Amount,
+    pub fresh: bool,
 }
 
 /// The clock that stamps usage: anchored at the moment the call was sent, it runs at most a call's

@@ -57,6 +57,8 @@ pub struct Tenant {
 #[derive(Debug)]
 pub struct PendingCall {
     pub ask: LeaseAsk,
+    /// The gateway's generation when it was put together.
+    pub generation: u64,
     pub sent_ns: u64,
     pub retry_ns: u64,
     pub failures: u32,
@@ -68,6 +70,8 @@ pub struct Waiter {
     pub context: u32,
     pub cost: Amount,
     pub deadline_ns: u64,
+    /// Its client left. The oldest in a list is never one of these.
+    pub gone: bool,
 }
 
 /// A tenant's limits as the control plane last told them.
@@ -230,6 +234,27 @@ impl Tenant {
             && !self.ask_queued
     }
 
+    /// Takes the request `context` out of those that wait; `false` if it is not among them. Envoy
+    /// counts contexts up, so it is found by halves, and those behind it don't move: when thousands
+    /// leave at once, each costs next to nothing.
+    pub fn forget_waiter(&mut self, context: u32) -> bool {
+        let place = self.waiters.binary_search_by_key(&context, |waiter| waiter.context).ok();
+        // They begin again from 1 some day.
+        let ends = self.waiters.front().zip(self.waiters.back());
+        let in_order = ends.is_none_or(|(first, last)| first.context <= last.context);
+        let search = || self.waiters.iter().position(|waiter| waiter.context == context);
+        let place = place.or_else(|| if in_order { None } else { search() });
+        let Some(waiter) = place.and_then(|place| self.waiters.get_mut(place)) else {
+            return false;
+        };
+        let waits = !std::mem::replace(&mut waiter.gone, true);
+        waiter.cost = Amount::ZERO;
+        while self.waiters.front().is_some_and(|waiter| waiter.gone) {
+            self.waiters.pop_front();
+        }
+        waits
+    }
+
     /// All that the waiting requests take together.
     pub fn waiting_cost(&self) -> Amount {
         self.waiters.iter().fold(Amount::ZERO, |sum, waiter| sum.saturating_add(waiter.cost))
@@ -279,6 +304,22 @@ mod tests {
         let surrendered = tenant.surrender();
         assert_eq!((surrendered.rest, surrendered.spent.tokens.get()), (ONE, 2));
         assert!(!tenant.take(ONE, 10, &mut usage), "nothing is left after that");
+    }
+
+    #[test]
+    fn who_left_is_not_waited_for() {
+        let mut tenant = Tenant::new(TenantId::new("acme").unwrap());
+        for context in [7, 9, 12, 1, 2] {
+            tenant.waiters.push_back(Waiter { context, cost: ONE, deadline_ns: 0, gone: false });
+        }
+        assert!(!tenant.forget_waiter(8));
+        assert!(tenant.forget_waiter(9) && !tenant.forget_waiter(9));
+        assert_eq!((tenant.waiting_cost().tokens.get(), tenant.waiters.len()), (4, 5));
+        assert!(tenant.forget_waiter(7), "and with it the one behind it");
+        assert_eq!(tenant.waiters.front().unwrap().context, 12);
+        assert!(tenant.forget_waiter(1), "after the contexts began anew");
+        assert!(tenant.forget_waiter(12) && tenant.forget_waiter(2));
+        assert!(tenant.waiters.is_empty());
     }
 
     #[test]

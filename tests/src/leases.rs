@@ -4,6 +4,7 @@ mod arithmetic;
 mod clock;
 mod cold;
 mod edge;
+mod fresh;
 mod law;
 mod loss;
 mod model;
@@ -33,12 +34,12 @@ async fn control_planes(count: usize) -> Result<Fleet> {
     Fleet::with(|stack| stack.control_planes(count).gateways(0)).await
 }
 
-fn amount(tokens: u64, requests: u64) -> Amount {
+pub(crate) fn amount(tokens: u64, requests: u64) -> Amount {
     Amount { tokens: Quantity::clamped(tokens), requests: Quantity::clamped(requests) }
 }
 
 /// One worker of one gateway.
-struct Worker {
+pub(crate) struct Worker {
     api: Api,
     gateway: String,
     worker: String,
@@ -47,7 +48,7 @@ struct Worker {
 
 impl Worker {
     /// Of the first control plane.
-    fn new(fleet: &Fleet, gateway: &str, worker: &str) -> Self {
+    pub(crate) fn new(fleet: &Fleet, gateway: &str, worker: &str) -> Self {
         Self::of(fleet, 0, gateway, worker)
     }
 
@@ -72,6 +73,7 @@ impl Worker {
             spent: Amount::ZERO,
             refund: Amount::ZERO,
             owe: Amount::ZERO,
+            fresh: false,
         }
     }
 
@@ -97,7 +99,12 @@ impl Worker {
         }
     }
 
-    async fn ask(&self, tenant: &str, need: Amount, want: Amount) -> Result<LeaseAnswer> {
+    pub(crate) async fn ask(
+        &self,
+        tenant: &str,
+        need: Amount,
+        want: Amount,
+    ) -> Result<LeaseAnswer> {
         self.send(&self.next(tenant, need, want)).await
     }
 

@@ -21,4 +21,5 @@ mod readme;
 mod repository;
 mod shipped_files;
 mod smoke;
+mod takeover;
 mod usage;

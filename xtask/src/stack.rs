@@ -28,35 +28,34 @@ mod postgres;
 mod process;
 mod reaper;
 mod redis;
+mod reload;
 mod run_dir;
 mod upstream;
 mod wall_clock;
 
 use std::{
-    env, fs,
+    env,
     path::{Path, PathBuf},
     process::Output,
     sync::Arc,
 };
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use serde_json::{Value, json};
 
 pub use self::{
     control_plane::ControlPlane,
+    envoy_config::Reloadable,
     gateway::Gateway,
     postgres::{Database, Postgres},
     process::wait_for,
     redis::Redis,
     upstream::Upstream,
 };
-use self::{
-    control_plane::Settings, envoy_config::PrivateConfig, run_dir::RunDir, wall_clock::WallClock,
-};
+use self::{control_plane::Settings, run_dir::RunDir, wall_clock::WallClock};
 use crate::{
     build,
     setup::{self, Tools},
-    workspace,
 };
 
 /// Hands a built filter (a path) to those who would build it.
@@ -96,6 +95,9 @@ pub struct Builder<'a> {
     gateways: usize,
     concurrency: u32,
     plugin: Value,
+    filter: Option<PathBuf>,
+    edits: Vec<(String, String)>,
+    reloadable: Reloadable,
     environment: Vec<(String, String)>,
     own_wall_clocks: bool,
 }
@@ -134,6 +136,24 @@ impl Builder<'_> {
         self
     }
 
+    /// Another filter than that of the parts.
+    pub fn filter(mut self, file: &Path) -> Self {
+        self.filter = Some(file.to_owned());
+        self
+    }
+
+    /// Another text than this one in `envoy/envoy.yaml`, where it stands once.
+    pub fn edit(mut self, from: &str, to: &str) -> Self {
+        self.edits.push((from.to_owned(), to.to_owned()));
+        self
+    }
+
+    /// What can be replaced while an Envoy runs: [`Stack::reload_gateway`].
+    pub fn reloadable(mut self, part: Reloadable) -> Self {
+        self.reloadable = part;
+        self
+    }
+
     /// One more variable for the control planes, such as `WEIR_LOG`.
     pub fn variable(mut self, name: &str, value: impl Into<String>) -> Self {
         self.environment.push((name.to_owned(), value.into()));
@@ -169,7 +189,9 @@ impl Builder<'_> {
             gateway_token: tokens.1,
             settings,
             envoy: self.parts.tools.envoy.clone(),
-            filter: self.parts.filter.clone(),
+            filter: self.filter.clone().unwrap_or_else(|| self.parts.filter.clone()),
+            edits: self.edits.clone(),
+            reloadable: self.reloadable,
             concurrency: self.concurrency,
             own_wall_clocks: self.own_wall_clocks,
             folder,
@@ -221,6 +243,8 @@ pub struct Stack {
     settings: Settings,
     envoy: PathBuf,
     filter: PathBuf,
+    edits: Vec<(String, String)>,
+    reloadable: Reloadable,
     concurrency: u32,
     own_wall_clocks: bool,
     folder: RunDir,
@@ -236,6 +260,9 @@ impl Stack {
             gateways: 1,
             concurrency: 2,
             plugin: json!({}),
+            filter: None,
+            edits: Vec::new(),
+            reloadable: Reloadable::Nothing,
             environment: Vec::new(),
             own_wall_clocks: false,
         }
@@ -243,27 +270,16 @@ impl Stack {
 
     /// Adds one more gateway; its error has the end of Envoy's log.
     pub async fn add_gateway(&mut self, plugin: &Value) -> Result<()> {
-        let ports: Vec<u16> = self.control_planes.iter().map(ControlPlane::port).collect();
-        let shipped = workspace().join("envoy/envoy.yaml");
-        let shipped =
-            fs::read_to_string(&shipped).with_context(|| shipped.display().to_string())?;
-        let config = |port, admin_port| {
-            PrivateConfig {
-                port,
-                admin_port,
-                control_plane_ports: &ports,
-                upstream_port: self.upstream.port(),
-                filter: &self.filter.display().to_string(),
-                gateway_token: &self.gateway_token,
-                plugin,
-            }
-            .apply_to(&shipped)
-        };
         let index = self.gateways.len();
         let clock = self.wall_clock(&format!("envoy-{index}"))?;
+        let config = |port, admin_port| self.configure(index, plugin, (port, admin_port));
+        let mut arguments = vec!["--concurrency".to_owned(), self.concurrency.to_string()];
+        if self.reloadable != Reloadable::Nothing {
+            // What is replaced would otherwise stay for ten minutes.
+            arguments.extend(["--drain-time-s".to_owned(), "2".to_owned()]);
+        }
         let folder = self.folder.path();
-        let gateway =
-            Gateway::start(&self.envoy, folder, index, self.concurrency, clock, config).await?;
+        let gateway = Gateway::start(&self.envoy, folder, index, arguments, clock, config).await?;
         self.gateways.push(gateway);
         Ok(())
     }

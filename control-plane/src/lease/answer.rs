@@ -210,6 +210,7 @@ mod tests {
             spent: Amount::ZERO,
             refund: Amount::ZERO,
             owe: Amount::ZERO,
+            fresh: false,
         };
         assert_eq!(undecided(&ask, 1).call, 0);
     }

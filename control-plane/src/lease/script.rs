@@ -100,6 +100,7 @@ impl Call {
         for amount in [ask.need, ask.want, ask.spent, ask.refund, ask.owe] {
             call.arguments.extend([amount.tokens, amount.requests].map(|part| part.to_string()));
         }
+        call.arguments.push(u8::from(ask.fresh).to_string());
         call
     }
 

@@ -47,6 +47,11 @@ impl Account {
         let forgotten = calls.is_none();
         self.renew(&mut gateway, forgotten);
         self.take_in(&mut gateway, ask);
+        // What a lost worker had drawn: it is neither given back nor said to be spent, so it would
+        // count as held for as long as this lease is renewed.
+        if ask.fresh && ask.stamp == gateway.lease.stamp {
+            self.replace(&mut gateway);
+        }
         self.gateways.insert(name.to_owned(), gateway);
         let should = match self.share(name, ask, claims) {
             Share::Of(should) => Some(should),
@@ -81,6 +86,11 @@ impl Account {
         if gateway.lease.ends_ms > self.now_ms && base == self.base && !forgotten {
             return;
         }
+        self.replace(gateway);
+    }
+
+    /// Begins another lease. What is held of the one before counts until its end.
+    fn replace(&mut self, gateway: &mut Gateway) {
         self.leases += 1;
         let lease = Held { stamp: format!("{}.{}", self.base, self.leases), ..Held::default() };
         gateway.old = Held {

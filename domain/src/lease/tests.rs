@@ -33,7 +33,7 @@ fn amount(tokens: u64, requests: u64) -> Amount {
 fn an_ask(call: u64, need: Amount, want: Amount) -> LeaseAsk {
     let tenant = TenantId::new("acme").unwrap();
     let (spent, refund, owe) = (Amount::ZERO, Amount::ZERO, Amount::ZERO);
-    LeaseAsk { tenant, call, stamp: String::new(), need, want, spent, refund, owe }
+    LeaseAsk { tenant, call, stamp: String::new(), need, want, spent, refund, owe, fresh: false }
 }
 
 /// Tokens by rate, full.

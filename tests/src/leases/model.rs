@@ -83,6 +83,7 @@ impl Both {
             spent: amount(numbers.below(30), numbers.below(10)),
             refund: amount(rare(numbers, 20), rare(numbers, 5)),
             owe: if numbers.below(12) == 0 { amount(numbers.below(50), 1) } else { amount(0, 0) },
+            fresh: numbers.below(10) == 0,
         };
         self.asked[worker] = Some(ask.clone());
         ask

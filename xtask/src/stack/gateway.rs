@@ -22,7 +22,7 @@ impl Gateway {
         envoy: &Path,
         folder: &Path,
         index: usize,
-        concurrency: u32,
+        arguments: Vec<String>,
         clock: Option<WallClock>,
         config: impl FnOnce(u16, u16) -> Result<String>,
     ) -> Result<Self> {
@@ -34,7 +34,7 @@ impl Gateway {
         let process = Process::new("Envoy", log, Signal::SIGKILL, move || {
             let mut command = Command::new(&envoy);
             command.arg("--config-path").arg(&file);
-            command.args(["--concurrency", &concurrency.to_string()]);
+            command.args(&arguments);
             command.args([
                 "--log-level",
                 "info",
@@ -55,6 +55,10 @@ impl Gateway {
     /// Where clients call: `http://127.0.0.1:<port>`.
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
+    }
+
+    pub(super) fn ports(&self) -> (u16, u16) {
+        (self.port, self.admin_port)
     }
 
     /// Envoy's own pages.
@@ -93,6 +97,15 @@ impl Gateway {
     /// Like `kill -9`: loses what was not acknowledged.
     pub fn kill(&self) {
         self.process.kill();
+    }
+
+    /// It stands still until [`Gateway::go_on`].
+    pub fn pause(&self) {
+        self.process.signal(Signal::SIGSTOP);
+    }
+
+    pub fn go_on(&self) {
+        self.process.signal(Signal::SIGCONT);
     }
 
     /// SIGTERM: Envoy's own way to end.

@@ -111,6 +111,14 @@ impl Process {
         self.end(Signal::SIGKILL);
     }
 
+    /// Sends this signal and does not wait.
+    pub(super) fn signal(&self, signal: Signal) {
+        if let Some(child) = self.child().as_ref() {
+            // An error says that it has ended already.
+            let _ = killpg(Pid::from_raw(child.id().cast_signed()), signal);
+        }
+    }
+
     /// Asks it to end with this signal and waits for it.
     pub(super) fn end(&self, signal: Signal) {
         let Some(mut child) = self.child().take() else { return };

@@ -1,9 +1,12 @@
-//! The service that is protected: answers `ok` and counts what reached it. After an upgrade to
-//! WebSocket it sends back all that it gets.
+//! The service that is protected: answers `ok` and counts what reached it; `/slow` takes a second.
+//! After an upgrade to WebSocket it sends back all that it gets.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
 use anyhow::Result;
@@ -61,6 +64,9 @@ async fn answer(State(requests): State<Arc<AtomicU64>>, mut request: Request) ->
         tokio::spawn(echo(upgrade));
         let headers = [("connection", "upgrade"), ("upgrade", "websocket")];
         return (StatusCode::SWITCHING_PROTOCOLS, headers).into_response();
+    }
+    if request.uri().path() == "/slow" {
+        tokio::time::sleep(Duration::from_secs(1)).await;
     }
     format!("ok {}\n", request.uri().path()).into_response()
 }

@@ -2,7 +2,7 @@
 -- has, because Postgres cannot be asked: it claims nothing.
 --
 -- ARGV, after those of open.lua: base of the stamp, gateway, worker, call, the ask's stamp, then
--- tokens and requests of each: need, want, spent, refund, owe
+-- tokens and requests of each: need, want, spent, refund, owe; then 1 for a fresh lease, else 0
 -- Answers {outcome, now, home, stamp, ttl, tokens, requests, then what append_buckets adds} with the
 -- outcome "granted", "refused", "replayed" or "outdated"; or, having changed nothing:
 -- {"period", now, home}  other periods must be passed
@@ -44,6 +44,7 @@ local function read_ask()
     base = ARGV[ARGUMENTS + 1], gateway = ARGV[ARGUMENTS + 2], worker = ARGV[ARGUMENTS + 3],
     call = tonumber(ARGV[ARGUMENTS + 4]), stamp = ARGV[ARGUMENTS + 5],
     need = pair(6), want = pair(8), spent = pair(10), refund = pair(12), owe = pair(14),
+    fresh = ARGV[ARGUMENTS + 16] == '1',
   }
   calls_key = KEYS[limits + 2]
   reservation = read_reservation()
@@ -69,19 +70,32 @@ local function answer_again(last, entry)
   return answer(outcome, entry.stamp == '-' and '' or entry.stamp, math.max(entry.ends - now, 0), { 0, 0 })
 end
 
--- A lease with a stamp of its own, unless the gateway's lease lives and is on the same terms. A
--- stamp thus names one lease of one gateway: what is said under another is not about this one.
-local function renew(entry, forgotten)
-  local base = string.match(entry.stamp, '^(.*)%.%d+$')
-  if entry.ends > now and base == ask.base and not forgotten then
-    return
-  end
+-- A lease with a stamp of its own. A stamp thus names one lease of one gateway: what is said under
+-- another is not about this one. What is held of the one before counts until its end.
+local function replace(entry)
   for unit = 1, 2 do
     entry.old[unit] = math.min(entry.old[unit] + entry.held[unit], MAX)
   end
   entry.old_ends, entry.old_stamp = math.max(entry.ends, entry.old_ends), entry.stamp
   leases = leases + 1
   entry.ends, entry.held, entry.stamp = 0, { 0, 0 }, ask.base .. '.' .. text(leases)
+end
+
+-- Another lease, unless the gateway's lease lives and is on the same terms.
+local function renew(entry, forgotten)
+  local base = string.match(entry.stamp, '^(.*)%.%d+$')
+  if entry.ends <= now or base ~= ask.base or forgotten then
+    replace(entry)
+  end
+end
+
+-- Another lease also when a worker of the gateway was lost: what that one had drawn is never given
+-- back and never said to be spent, so it would count as held for as long as the lease is renewed.
+-- After what the gateway gives back was counted: only what it cannot account for is left behind.
+local function refresh(entry)
+  if ask.fresh and ask.stamp == entry.stamp then
+    replace(entry)
+  end
 end
 
 -- Counts what the gateway spent and gave back, and what it owes. Spent counts against what was
@@ -307,6 +321,7 @@ local function decide_ask()
   gateways[ask.gateway] = entry
   renew(entry, forgotten)
   settle_ask(entry)
+  refresh(entry)
   local should, unfed = decide()
   if unfed then
     return { 'unfed', now, home }

@@ -48,8 +48,8 @@ end
 local ENTRY = '^(%d+) (%d+) (%d+) (%d+) (%S+) (%d+) (%d+) (%d+) (%S+)$'
 
 -- What a gateway holds unspent at most: `held` until `ends`, under `stamp`; and `old`, which an
--- answer with a new stamp has replaced. The gateway may spend that until the answer arrives, so
--- it counts until its own end.
+-- answer with a new stamp has replaced. The gateway may spend that until the answer arrives, and its
+-- workers what they have drawn of it until its end, so it counts until then.
 local function new_entry()
   return { ends = 0, held = { 0, 0 }, seen = 0, stamp = '-', old_ends = 0, old = { 0, 0 }, old_stamp = '-' }
 end
