@@ -105,6 +105,7 @@ impl Both {
         for part in [ask.need, ask.want, ask.spent, ask.refund, ask.owe] {
             more.extend([part.tokens.to_string(), part.requests.to_string()]);
         }
+        more.push(u8::from(ask.fresh).to_string());
         let operation = if claims { "ask" } else { "take" };
         let (mut got, _) = self.run(operation, &[0, 1, 2, 3], ("", ""), &more).await?;
         if got[0] == "period" {
