@@ -39,7 +39,7 @@ async fn a_flood_of_strangers_leaves_nothing_behind() -> Result<()> {
     let fleet = Fleet::start().await?;
     fleet.tenant("acme", &[monthly(1_000_000)], &[]).await?;
     let acme = Traffic::start(&fleet, "acme", &[2], Duration::from_millis(10))?;
-    let answers = flood_measured(&fleet.stack.gateways[0], 4_000, strangers(8_000)?).await?;
+    let answers = flood_measured(&fleet.stack.gateways[0], 2_500, strangers(5_000)?).await?;
     ensure!(answers.contains_key(&401), "{answers:?}");
 
     let acme = acme.stop().await?;

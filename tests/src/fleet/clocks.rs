@@ -96,6 +96,7 @@ async fn survives_jumps_of(host: Host) -> Result<()> {
         is_set(&fleet, host, ahead_s).await?;
         pass(SPAN).await?;
     }
+    let stopped = Instant::now();
     let (rate, hourly, wide) = (rate.stop().await?, hourly.stop().await?, wide.stop().await?);
     let ended = now_s()?;
 
@@ -105,25 +106,27 @@ async fn survives_jumps_of(host: Host) -> Result<()> {
         happened_in(&fleet, tenant, began..=ended).await?;
     }
     rate.keeps_the_law(CAPACITY, PER_SECOND)?;
-    for jump in jumps {
-        goes_on(&rate, jump)?;
+    // A busy machine may be late with some of it; time that stands still gives nothing.
+    for jump in &jumps {
+        is_used(&rate, *jump, *jump + SPAN, 70)?;
     }
+    is_used(&rate, jumps[0], stopped, 90)?;
     let hours = ended / 3_600 - began / 3_600 + 1;
     let allowed = HOURLY * hours;
-    // When Redis' clock is far ahead, its keys end early: leases are replaced, and what gateways held
-    // of them strands.
-    let least = if host == Host::Redis { HOURLY - HOURLY / 5 } else { HOURLY };
     let admitted = hourly.admitted();
-    ensure!((least..=allowed).contains(&admitted), "{admitted} of {allowed} are admitted");
+    ensure!((HOURLY..=allowed).contains(&admitted), "{admitted} of {allowed} are admitted");
     Ok(())
 }
 
-/// The rate is used to 90 % at least after the jump.
-fn goes_on(trace: &Trace, jump: Instant) -> Result<()> {
-    let admitted =
-        trace.of(200).filter(|seen| (jump..jump + SPAN).contains(&seen.answered)).count();
-    let given = u128::from(PER_SECOND) * SPAN.as_millis() / 1_000;
-    ensure!(admitted * 10 >= usize::try_from(given)? * 9, "{admitted} of {given} after a jump");
+/// So many percent of the rate are used in this span, at least.
+fn is_used(trace: &Trace, from: Instant, until: Instant, percent: usize) -> Result<()> {
+    let admitted = trace.of(200).filter(|seen| (from..until).contains(&seen.answered)).count();
+    let given = u128::from(PER_SECOND) * (until - from).as_millis() / 1_000;
+    ensure!(
+        admitted * 100 >= usize::try_from(given)? * percent,
+        "{admitted} of {given} in {:?}",
+        until - from
+    );
     Ok(())
 }
 

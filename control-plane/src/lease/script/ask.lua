@@ -306,7 +306,8 @@ local function save_call(entry, granted, forgotten)
   local ends = math.max(entry.ends, now)
   redis.call('HSET', calls_key, ':home', home, ask.worker,
     table.concat({ text(ask.call), text(ends), text(granted[1]), text(granted[2]), entry.stamp }, ' '))
-  redis.call('PEXPIRE', calls_key, text(REMEMBERED_MS))
+  -- As other keys, an hour longer: then no lease is lost when Redis' clock jumps by that much.
+  redis.call('PEXPIRE', calls_key, text(REMEMBERED_MS + 3600000))
 end
 
 local function decide_ask()
