@@ -133,11 +133,8 @@ fn what_was_only_drawn_is_no_demand() {
         now_ns += 2_000_000;
         slot.start_call(7, Amount::ZERO, 0, now_ns).unwrap();
         slot.put_back("s1", drawn.slice.saturating_sub(amount(1, 1)), amount(1, 1));
-        slot.apply(
-            &answer("s1", amount(1, 1), 2_000, 1_001),
-            &called(Amount::ZERO, now_ns),
-            now_ns,
-        );
+        let call = called(Amount::ZERO, now_ns);
+        slot.apply(&answer("s1", amount(1, 1), 2_000, 1_001), &call, now_ns);
     }
     // One in 2 ms.
     assert!(amount(500, 500).covers(slot.demand), "{:?}", slot.demand);

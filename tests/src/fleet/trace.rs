@@ -160,7 +160,7 @@ impl Trace {
     }
 
     /// The same, with the tokens that a request takes.
-    pub(super) fn keeps_the_law_at(
+    pub(crate) fn keeps_the_law_at(
         &self,
         capacity: u64,
         per_second: u64,

@@ -136,9 +136,15 @@ impl Customers {
 
     /// Adds to the limit of `spent`, now that all works.
     pub(super) async fn top_up(&mut self, fleet: &Fleet, by: i64) -> Result<()> {
-        self.adjust(fleet, by).await;
-        ensure!(self.changes.adjusted.last().is_some_and(|last| last.confirmed), "no top-up");
-        Ok(())
+        // What has just come back may still refuse; what was refused may have been done.
+        let deadline = Instant::now() + SOON;
+        loop {
+            self.adjust(fleet, by).await;
+            if self.changes.adjusted.last().is_some_and(|last| last.confirmed) {
+                return Ok(());
+            }
+            ensure!(Instant::now() < deadline, "no top-up");
+        }
     }
 
     /// The control plane may be away.
