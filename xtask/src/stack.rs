@@ -23,6 +23,7 @@
 mod control_plane;
 mod envoy_config;
 mod gateway;
+mod link;
 mod port;
 mod postgres;
 mod process;
@@ -47,6 +48,7 @@ pub use self::{
     control_plane::ControlPlane,
     envoy_config::Reloadable,
     gateway::Gateway,
+    link::{Link, Network},
     postgres::{Database, Postgres},
     process::wait_for,
     redis::Redis,
@@ -94,6 +96,7 @@ pub struct Builder<'a> {
     control_planes: usize,
     gateways: usize,
     concurrency: u32,
+    links: bool,
     plugin: Value,
     filter: Option<PathBuf>,
     edits: Vec<(String, String)>,
@@ -124,6 +127,12 @@ impl Builder<'_> {
     /// Worker threads of each Envoy; 2 unless said otherwise.
     pub fn concurrency(mut self, workers: u32) -> Self {
         self.concurrency = workers;
+        self
+    }
+
+    /// Puts a [`Link`] between each gateway and the control planes: [`Stack::links`].
+    pub fn links(mut self) -> Self {
+        self.links = true;
         self
     }
 
@@ -181,6 +190,7 @@ impl Builder<'_> {
         let upstream = Upstream::start().await?;
         let mut stack = Stack {
             gateways: Vec::new(),
+            links: Vec::new(),
             control_planes: Vec::new(),
             upstream,
             redis,
@@ -194,6 +204,7 @@ impl Builder<'_> {
             reloadable: self.reloadable,
             concurrency: self.concurrency,
             own_wall_clocks: self.own_wall_clocks,
+            linked: self.links,
             folder,
         };
         let grown = stack.grow(self.control_planes, self.gateways, &self.plugin).await;
@@ -232,6 +243,8 @@ impl Builder<'_> {
 /// A running Weir. The fields are dropped, and so ended, from the edge inwards.
 pub struct Stack {
     pub gateways: Vec<Gateway>,
+    /// That of each gateway, in their order; none unless [`Builder::links`] asked for them.
+    pub links: Vec<Link>,
     pub control_planes: Vec<ControlPlane>,
     pub upstream: Upstream,
     pub redis: Redis,
@@ -247,6 +260,7 @@ pub struct Stack {
     reloadable: Reloadable,
     concurrency: u32,
     own_wall_clocks: bool,
+    linked: bool,
     folder: RunDir,
 }
 
@@ -259,6 +273,7 @@ impl Stack {
             control_planes: 1,
             gateways: 1,
             concurrency: 2,
+            links: false,
             plugin: json!({}),
             filter: None,
             edits: Vec::new(),
@@ -270,6 +285,10 @@ impl Stack {
 
     /// Adds one more gateway; its error has the end of Envoy's log.
     pub async fn add_gateway(&mut self, plugin: &Value) -> Result<()> {
+        if self.linked {
+            let ports: Vec<u16> = self.control_planes.iter().map(ControlPlane::port).collect();
+            self.links.push(Link::start(&ports).await?);
+        }
         let index = self.gateways.len();
         let config = |port, admin_port| self.configure(index, plugin, (port, admin_port));
         let mut arguments = vec!["--concurrency".to_owned(), self.concurrency.to_string()];

@@ -43,7 +43,10 @@ impl Stack {
         plugin: &Value,
         (port, admin_port): (u16, u16),
     ) -> Result<String> {
-        let ports: Vec<u16> = self.control_planes.iter().map(ControlPlane::port).collect();
+        let ports = match self.links.get(index) {
+            Some(link) => link.ports().to_vec(),
+            None => self.control_planes.iter().map(ControlPlane::port).collect(),
+        };
         let shipped = workspace().join("envoy/envoy.yaml");
         let shipped =
             fs::read_to_string(&shipped).with_context(|| shipped.display().to_string())?;
