@@ -2,17 +2,22 @@
 //! remember when they asked and were answered.
 
 mod burst;
+mod busy;
 mod changes;
 mod clocks;
+mod crash;
 mod exact;
 mod faults;
+mod network;
 mod no_postgres;
 mod periods;
 mod rate;
 mod replicas;
 mod steady;
-pub(crate) mod trace;
+mod trace;
+mod waiting;
 mod weights;
+pub(crate) mod trace;
 
 use anyhow::Result;
 

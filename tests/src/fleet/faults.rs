@@ -1,17 +1,18 @@
 //! Parts that are killed in the middle of fleet load, and come back.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Result, ensure};
 use serde_json::json;
 
-use super::trace::{Trace, Traffic};
+use super::{
+    busy::{Busy, DRY},
+    trace::Trace,
+};
 use crate::{
-    harness::{Fleet, SOON, continuous, monthly, wait_for},
+    harness::{Fleet, SOON, wait_for},
     leases::bucket,
 };
-
-const DRY: u64 = 1_500;
 
 /// What is killed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,44 +34,7 @@ struct Outage {
     at_stake: u64,
 }
 
-/// A fleet whose limits are all in use: one that lasts, one that is spent in the run, and a rate.
-struct Busy {
-    fleet: Fleet,
-    wide: Traffic,
-    dry: Traffic,
-    rate: Traffic,
-}
-
 impl Busy {
-    async fn start() -> Result<Self> {
-        // As shipped: a call that hangs is given up and repeated well before its clients give up.
-        let as_shipped = json!({ "control_plane": { "timeout_ms": 1_000 } });
-        let fleet = Fleet::with_own_postgres(|stack| stack.gateways(3).plugin(as_shipped)).await?;
-        fleet.tenant("wide", &[monthly(1_000_000)], &[]).await?;
-        fleet.tenant("dry", &[monthly(DRY)], &[]).await?;
-        fleet.tenant("rate", &[continuous("rate", "tokens", 100, 50, 1_000)], &[]).await?;
-        let pause = Duration::from_millis(20);
-        let traffic = |tenant, clients| Traffic::start(&fleet, tenant, &[clients; 3], pause);
-        let (wide, dry, rate) = (traffic("wide", 2)?, traffic("dry", 2)?, traffic("rate", 1)?);
-        Ok(Self { wide, dry, rate, fleet })
-    }
-
-    /// Until every gateway has admitted one that was sent since then.
-    async fn is_served_since(&self, since: Instant) -> Result<()> {
-        wait_for("requests at each gateway to be admitted", SOON, async || {
-            Ok(self.wide.is_served_since(since, 3).then_some(()))
-        })
-        .await
-    }
-
-    async fn failures(&self, stat: &str) -> Result<Vec<u64>> {
-        let mut failures = Vec::new();
-        for gateway in &self.fleet.stack.gateways {
-            failures.push(gateway.weir_stat(stat).await?);
-        }
-        Ok(failures)
-    }
-
     /// Kills a part, waits until every gateway has felt it, and starts it again.
     async fn kill(&self, part: Part) -> Result<Outage> {
         let stack = &self.fleet.stack;
@@ -105,17 +69,15 @@ impl Busy {
         self.is_served_since(back).await?;
         Ok(Outage { part, killed, back, at_stake })
     }
-
-    async fn claimed(&self) -> Result<u64> {
-        let claimed = "select sum(claimed) from claim where tenant_id = 'dry'";
-        Ok(self.fleet.stack.database.query(claimed).await?.trim().parse()?)
-    }
 }
 
 /// Kills the parts in turn, and checks at the end: what clients saw admitted is in the ledger, no
 /// limit is exceeded, what is stranded is bounded, and only an outage explains a 503.
 async fn survives(parts: &[Part]) -> Result<()> {
-    let busy = Busy::start().await?;
+    // As shipped: a call that hangs is given up and repeated well before its clients give up.
+    let as_shipped = json!({ "control_plane": { "timeout_ms": 1_000 } });
+    let fleet = Fleet::with_own_postgres(|stack| stack.gateways(3).plugin(as_shipped)).await?;
+    let busy = Busy::start(fleet).await?;
     busy.is_served_since(Instant::now()).await?;
     let mut outages = Vec::new();
     for part in parts {

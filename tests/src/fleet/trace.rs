@@ -65,6 +65,13 @@ impl Traffic {
         lock(&self.seen).iter().filter(|seen| seen.status == status).count()
     }
 
+    /// How many of those that were sent to a gateway since then were answered like this.
+    pub(super) fn count_since(&self, gateway: usize, status: u16, since: Instant) -> usize {
+        let is_one =
+            |seen: &&Seen| seen.gateway == gateway && seen.status == status && seen.sent >= since;
+        lock(&self.seen).iter().filter(is_one).count()
+    }
+
     /// Whether each gateway has admitted one that was sent since then.
     pub(crate) fn is_served_since(&self, since: Instant, gateways: usize) -> bool {
         let seen = lock(&self.seen);

@@ -1,0 +1,56 @@
+//! A fleet whose limits are all in use.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+
+use super::trace::Traffic;
+use crate::harness::{Fleet, SOON, continuous, monthly, wait_for};
+
+/// The limit of `dry`.
+pub(super) const DRY: u64 = 1_500;
+
+/// Three gateways with clients of three tenants each: `wide`, whose limit lasts; `dry`, which is
+/// spent in the run; and `rate`, with 100 tokens that come back at 50 per second.
+pub(super) struct Busy {
+    pub(super) fleet: Fleet,
+    pub(super) wide: Traffic,
+    pub(super) dry: Traffic,
+    pub(super) rate: Traffic,
+}
+
+impl Busy {
+    /// `fleet` has three gateways.
+    pub(super) async fn start(fleet: Fleet) -> Result<Self> {
+        fleet.tenant("wide", &[monthly(1_000_000)], &[]).await?;
+        fleet.tenant("dry", &[monthly(DRY)], &[]).await?;
+        fleet.tenant("rate", &[continuous("rate", "tokens", 100, 50, 1_000)], &[]).await?;
+        let pause = Duration::from_millis(20);
+        let traffic = |tenant, clients| Traffic::start(&fleet, tenant, &[clients; 3], pause);
+        let (wide, dry, rate) = (traffic("wide", 2)?, traffic("dry", 2)?, traffic("rate", 1)?);
+        Ok(Self { wide, dry, rate, fleet })
+    }
+
+    /// Until every gateway has admitted one that was sent since then.
+    pub(super) async fn is_served_since(&self, since: Instant) -> Result<()> {
+        wait_for("requests at each gateway to be admitted", SOON, async || {
+            Ok(self.wide.is_served_since(since, 3).then_some(()))
+        })
+        .await
+    }
+
+    /// One of the filter's counters, of each gateway.
+    pub(super) async fn failures(&self, stat: &str) -> Result<Vec<u64>> {
+        let mut failures = Vec::new();
+        for gateway in &self.fleet.stack.gateways {
+            failures.push(gateway.weir_stat(stat).await?);
+        }
+        Ok(failures)
+    }
+
+    /// Of the limit of `dry`.
+    pub(super) async fn claimed(&self) -> Result<u64> {
+        let claimed = "select sum(claimed) from claim where tenant_id = 'dry'";
+        Ok(self.fleet.stack.database.query(claimed).await?.trim().parse()?)
+    }
+}
