@@ -21,8 +21,9 @@ pub struct Slot {
     pub free: Amount,
     /// Admitted by this gateway's workers and not yet said to the control plane.
     pub spent: Amount,
-    /// Drawn since `measured_ns`, less what came back; this is the demand that sizes the next lease.
-    pub drawn: Amount,
+    /// Noted as spent since `measured_ns`; this is the demand that sizes the next lease. What was only
+    /// drawn is none: leases would feed on themselves.
+    pub used: Amount,
     pub measured_ns: u64,
     /// What the last measurement says this gateway needs in [`LEASE_SPAN_NS`].
     pub demand: Amount,
@@ -86,6 +87,9 @@ pub struct Drawn {
 
 /// For how long a lease should last at the present demand.
 pub const LEASE_SPAN_NS: u64 = 1_000_000_000;
+/// Demand is measured over this at least. Workers note what they spent a slice at a time, and in a
+/// shorter time a slice would look like a multiple of the demand.
+const MEASURE_NS: u64 = LEASE_SPAN_NS / 4;
 /// How long a call is believed to be under way before another worker may call.
 const CALLER_NS: u64 = 2_000_000_000;
 /// The same where requests wait: shorter than they may wait, as the caller may be lost. Two calls do no
@@ -118,7 +122,6 @@ impl Slot {
             Amount { tokens: quarter(self.free.tokens), requests: quarter(self.free.requests) };
         let slice = cost.max(quarters);
         self.free = self.free.checked_sub(slice)?;
-        self.drawn = self.drawn.saturating_add(slice);
         self.outstanding = self.outstanding.saturating_add(slice);
         self.used_ns = now_ns;
         let low = self.is_low(now_ns) && now_ns >= self.caller_until_ns;
@@ -144,7 +147,7 @@ impl Slot {
     pub fn put_back(&mut self, stamp: &str, rest: Amount, spent: Amount) {
         if self.stamp == stamp {
             self.free = self.free.saturating_add(rest);
-            self.drawn = self.drawn.saturating_sub(rest);
+            self.used = self.used.saturating_add(spent);
             self.outstanding = self.outstanding.saturating_sub(rest).saturating_sub(spent);
             self.spent = self.spent.saturating_add(spent);
         }
@@ -191,7 +194,7 @@ impl Slot {
         self.caller = caller;
         self.caller_until_ns = now_ns + CALLER_NS;
         self.demand = Amount::ZERO;
-        self.drawn = Amount::ZERO;
+        self.used = Amount::ZERO;
         Some(CallBasis {
             stamp: self.stamp.clone(),
             want: Amount::ZERO,
@@ -215,21 +218,26 @@ impl Slot {
         self.spent.saturating_add(self.saying).saturating_add(others)
     }
 
-    /// Turns what was drawn since the last measurement into the demand per lease span. Demand rises
-    /// at once and halves when it falls.
+    /// Turns what was used since the last measurement into the demand per lease span. Demand rises at
+    /// once and halves when it falls.
     fn measure(&mut self, now_ns: u64) {
-        let elapsed_ns = now_ns.saturating_sub(self.measured_ns).max(1_000_000);
-        let per_span = |drawn: Quantity, before: Quantity| {
-            let now = u128::from(drawn.get()) * u128::from(LEASE_SPAN_NS) / u128::from(elapsed_ns);
+        let elapsed_ns = now_ns.saturating_sub(self.measured_ns);
+        let is_long_enough = elapsed_ns >= MEASURE_NS;
+        let span_ns = u128::from(elapsed_ns.max(MEASURE_NS));
+        let per_span = |used: Quantity, before: Quantity| {
+            let now = u128::from(used.get()) * u128::from(LEASE_SPAN_NS) / span_ns;
             let now = u64::try_from(now).unwrap_or(u64::MAX);
-            Quantity::clamped(now.max(before.get() / 2))
+            let least = if is_long_enough { before.get() / 2 } else { before.get() };
+            Quantity::clamped(now.max(least))
         };
         self.demand = Amount {
-            tokens: per_span(self.drawn.tokens, self.demand.tokens),
-            requests: per_span(self.drawn.requests, self.demand.requests),
+            tokens: per_span(self.used.tokens, self.demand.tokens),
+            requests: per_span(self.used.requests, self.demand.requests),
         };
-        self.drawn = Amount::ZERO;
-        self.measured_ns = now_ns;
+        if is_long_enough {
+            self.used = Amount::ZERO;
+            self.measured_ns = now_ns;
+        }
     }
 
     /// Takes in the answer to `call`.

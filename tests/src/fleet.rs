@@ -13,11 +13,11 @@ mod no_postgres;
 mod periods;
 mod rate;
 mod replicas;
+mod scarce;
 mod steady;
-mod trace;
+pub(crate) mod trace;
 mod waiting;
 mod weights;
-pub(crate) mod trace;
 
 use anyhow::Result;
 

@@ -104,10 +104,40 @@ fn one_worker_calls_at_a_time() {
 fn demand_sizes_the_next_lease() {
     let mut slot = leased(amount(1_000, 1_000));
     slot.measured_ns = 1_000_000_000;
-    slot.drawn = amount(300, 300);
-    let basis = slot.start_call(7, Amount::ZERO, 0, 1_100_000_000).unwrap();
+    slot.used = amount(1_500, 1_500);
+    let basis = slot.start_call(7, Amount::ZERO, 0, 1_500_000_000).unwrap();
     assert_eq!(slot.demand, amount(3_000, 3_000));
     assert_eq!(basis.want, amount(2_000, 2_000));
+}
+
+#[test]
+fn what_is_used_at_once_is_not_taken_for_a_rate() {
+    let mut slot = leased(amount(1_000, 1_000));
+    slot.measured_ns = 1_000_000_000;
+    slot.used = amount(100, 100);
+    slot.start_call(7, Amount::ZERO, 0, 1_001_000_000).unwrap();
+    assert_eq!(slot.demand, amount(400, 400));
+    slot.used = slot.used.saturating_add(amount(50, 50));
+    slot.start_call(7, Amount::ZERO, 0, 1_500_000_000).unwrap();
+    assert_eq!(slot.demand, amount(300, 300), "150 in half a second");
+}
+
+/// Slices are drawn far ahead of what is spent of them, above all of a unit that is plentiful beside
+/// a scarce one. If that counted as demand, leases would feed on themselves.
+#[test]
+fn what_was_only_drawn_is_no_demand() {
+    let mut slot = leased(amount(8, 1_000));
+    let mut now_ns = 1_000;
+    for _ in 0..20 {
+        let drawn = slot.draw(amount(1, 1), now_ns).unwrap();
+        now_ns += 2_000_000;
+        slot.start_call(7, Amount::ZERO, 0, now_ns).unwrap();
+        slot.put_back("s1", drawn.slice.saturating_sub(amount(1, 1)), amount(1, 1));
+        let call = called(Amount::ZERO, now_ns);
+        slot.apply(&answer("s1", amount(1, 1), 2_000, 1_001), &call, now_ns);
+    }
+    // One in 2 ms.
+    assert!(amount(500, 500).covers(slot.demand), "{:?}", slot.demand);
 }
 
 #[test]
