@@ -14,6 +14,8 @@ mod periods;
 mod rate;
 mod replicas;
 mod scarce;
+mod soak;
+mod span;
 mod steady;
 pub(crate) mod trace;
 mod waiting;

@@ -140,7 +140,7 @@ async fn adjust(
 }
 
 /// Numbers that look random and are the same in each run (Knuth's MMIX generator).
-struct Numbers(u64);
+pub(crate) struct Numbers(pub(crate) u64);
 
 impl Numbers {
     fn next(&mut self) -> u64 {
@@ -149,7 +149,7 @@ impl Numbers {
         self.0 >> 11
     }
 
-    fn below(&mut self, bound: u64) -> u64 {
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
         self.next() % bound
     }
 }

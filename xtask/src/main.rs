@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use xtask::{build, demo, setup, sqlx, test};
+use xtask::{build, demo, setup, soak, sqlx, test};
 
 /// Weir's developer commands. Each fetches what it needs; Rust is the only thing to install.
 #[derive(Parser)]
@@ -29,6 +29,15 @@ enum Command {
         /// Only this check; may be repeated.
         #[arg(long)]
         only: Vec<test::Check>,
+    },
+    /// Lets random faults strike a fleet under load, and checks the laws at the end.
+    Soak {
+        /// For how long faults strike.
+        #[arg(long, default_value_t = 10)]
+        minutes: u64,
+        /// Of an earlier run, whose faults shall strike again; otherwise a new one, which is shown.
+        #[arg(long)]
+        seed: Option<u64>,
     },
     /// Brings `.sqlx`, the descriptions of the control plane's queries, up to date.
     Sqlx {
@@ -56,6 +65,7 @@ fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Demo { once, json } => demo::run(demo::Options { once, json })?,
         Command::Test { only } => test::run(&only)?,
+        Command::Soak { minutes, seed } => soak::run(soak::Options { minutes, seed })?,
         Command::Sqlx { check } => {
             sqlx::update(if check { sqlx::Mode::Check } else { sqlx::Mode::Write })?;
         }

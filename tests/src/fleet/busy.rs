@@ -4,11 +4,18 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-use super::trace::Traffic;
-use crate::harness::{Fleet, SOON, continuous, monthly, wait_for};
+use super::trace::{Trace, Traffic};
+use crate::{
+    harness::{Fleet, SOON, continuous, monthly, wait_for},
+    leases::bucket,
+};
 
 /// The limit of `dry`.
 pub(super) const DRY: u64 = 1_500;
+
+/// When what was broken works again, gateways know it that soon: a call that was under way may fail once
+/// more, after a second, and is repeated after 1.6 s at most; twice that for a busy machine.
+pub(super) const RECOVERS_WITHIN: Duration = Duration::from_secs(5);
 
 /// Three gateways with clients of three tenants each: `wide`, whose limit lasts; `dry`, which is
 /// spent in the run; and `rate`, with 100 tokens that come back at 50 per second.
@@ -17,6 +24,19 @@ pub(super) struct Busy {
     pub(super) wide: Traffic,
     pub(super) dry: Traffic,
     pub(super) rate: Traffic,
+}
+
+/// What clients of each tenant saw.
+pub(super) struct Traces {
+    pub(super) wide: Trace,
+    pub(super) dry: Trace,
+    pub(super) rate: Trace,
+}
+
+impl Traces {
+    pub(super) fn by_tenant(&self) -> [(&'static str, &Trace); 3] {
+        [("wide", &self.wide), ("dry", &self.dry), ("rate", &self.rate)]
+    }
 }
 
 impl Busy {
@@ -52,5 +72,19 @@ impl Busy {
     pub(super) async fn claimed(&self) -> Result<u64> {
         let claimed = "select sum(claimed) from claim where tenant_id = 'dry'";
         Ok(self.fleet.stack.database.query(claimed).await?.trim().parse()?)
+    }
+
+    /// Has more clients spend what is left of `dry`, and stops.
+    pub(super) async fn finish(self) -> Result<(Fleet, Traces)> {
+        let Self { fleet, wide, dry, rate } = self;
+        let rest = Traffic::start(&fleet, "dry", &[4; 3], Duration::ZERO)?;
+        wait_for("the limit to be spent", SOON, async || {
+            let left = bucket(&fleet, "dry", "monthly").await?;
+            Ok((rest.count(429) > 0 && left["remaining"] == 0).then_some(()))
+        })
+        .await?;
+        let dry = Trace::merged(vec![dry.stop().await?, rest.stop().await?]);
+        let traces = Traces { wide: wide.stop().await?, dry, rate: rate.stop().await? };
+        Ok((fleet, traces))
     }
 }

@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use serde_json::json;
 
 use super::{
-    busy::{Busy, DRY},
+    busy::{Busy, DRY, Traces},
     trace::{Seen, Trace},
 };
 use crate::{
@@ -45,7 +45,7 @@ impl Lost {
 }
 
 /// All that the gateways that run now have admitted is stored.
-async fn all_is_stored(fleet: &Fleet) -> Result<()> {
+pub(super) async fn all_is_stored(fleet: &Fleet) -> Result<()> {
     wait_for("all usage to be stored", SOON, async || {
         for gateway in &fleet.stack.gateways {
             if gateway.weir_stat("stored").await? != gateway.weir_stat("admitted").await? {
@@ -86,16 +86,9 @@ async fn an_envoy_is_killed() -> Result<()> {
     .await?;
     gateway.restart().await?;
     busy.is_served_since(Instant::now()).await?;
-    wait_for("the limit to be spent", SOON, async || {
-        let dry = bucket(&busy.fleet, "dry", "monthly").await?;
-        Ok((busy.dry.count(429) > 0 && dry["remaining"] == 0).then_some(()))
-    })
-    .await?;
-
-    let Busy { fleet, wide, dry, rate } = busy;
-    let (wide, dry, rate) = (wide.stop().await?, dry.stop().await?, rate.stop().await?);
+    let (fleet, traces) = busy.finish().await?;
     all_is_stored(&fleet).await?;
-    for (tenant, trace) in [("wide", &wide), ("dry", &dry), ("rate", &rate)] {
+    for (tenant, trace) in traces.by_tenant() {
         let others = trace.0.iter().filter(|seen| seen.gateway != KILLED);
         let others: Vec<_> = others.filter(|seen| ![200, 429].contains(&seen.status)).collect();
         ensure!(others.is_empty(), "the other gateways are disturbed: {others:?}");
@@ -110,6 +103,7 @@ async fn an_envoy_is_killed() -> Result<()> {
             lost.admitted - tokens
         );
     }
+    let Traces { wide, dry, rate } = traces;
     ensure!(wide.of(429).next().is_none(), "a wide limit refuses");
     rate.keeps_the_law(100, 50)?;
     let held = held["held"].as_object().map(|held| held.values().filter_map(|n| n.as_u64()).sum());

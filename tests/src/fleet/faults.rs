@@ -6,13 +6,10 @@ use anyhow::{Result, ensure};
 use serde_json::json;
 
 use super::{
-    busy::{Busy, DRY},
+    busy::{Busy, DRY, RECOVERS_WITHIN, Traces},
     trace::Trace,
 };
-use crate::{
-    harness::{Fleet, SOON, wait_for},
-    leases::bucket,
-};
+use crate::harness::{Fleet, SOON, wait_for};
 
 /// What is killed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,19 +80,13 @@ async fn survives(parts: &[Part]) -> Result<()> {
     for part in parts {
         outages.push(busy.kill(*part).await?);
     }
-    wait_for("the limit to be spent", SOON, async || {
-        let dry = bucket(&busy.fleet, "dry", "monthly").await?;
-        let refuses = busy.dry.count(429) > 0;
-        Ok((refuses && dry["remaining"] == 0).then_some(()))
-    })
-    .await?;
+    let (fleet, traces) = busy.finish().await?;
 
-    let Busy { fleet, wide, dry, rate } = busy;
-    let (wide, dry, rate) = (wide.stop().await?, dry.stop().await?, rate.stop().await?);
-    for (tenant, trace) in [("wide", &wide), ("dry", &dry), ("rate", &rate)] {
+    for (tenant, trace) in traces.by_tenant() {
         fails_only_in(&outages, trace)?;
         fleet.ledger_reaches(tenant, trace.admitted()).await?;
     }
+    let Traces { wide, dry, rate } = traces;
     ensure!(wide.of(429).next().is_none(), "a wide limit refuses");
     ensure!(dry.admitted() <= DRY, "{} of {DRY} are admitted", dry.admitted());
     let may_strand: u64 = outages.iter().map(|outage| outage.at_stake).sum();
@@ -104,11 +95,12 @@ async fn survives(parts: &[Part]) -> Result<()> {
     rate.keeps_the_law(100, 50)
 }
 
-/// Clients wait longer than what failed is tried again, so only who asked in an outage may be told so.
+/// Only who asked in an outage may be told so, or before its gateway knew that it was over.
 fn fails_only_in(outages: &[Outage], trace: &Trace) -> Result<()> {
     for seen in trace.0.iter().filter(|seen| ![200, 429].contains(&seen.status)) {
-        let explained =
-            outages.iter().any(|outage| seen.answered >= outage.killed && seen.sent <= outage.back);
+        let explained = outages.iter().any(|outage| {
+            seen.answered >= outage.killed && seen.sent <= outage.back + RECOVERS_WITHIN
+        });
         ensure!(seen.status == 503 && explained, "{seen:?} with {outages:?}");
     }
     Ok(())

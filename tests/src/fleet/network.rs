@@ -10,22 +10,22 @@ use serde_json::{Value, json};
 use xtask::stack::Network;
 
 use super::{
-    busy::{Busy, DRY},
-    trace::{Seen, Trace, Traffic},
+    busy::{Busy, DRY, RECOVERS_WITHIN, Traces},
+    trace::{Seen, Traffic},
 };
 use crate::{
     harness::{Fleet, SOON, monthly, per_unit, wait_for},
     leases::bucket,
 };
 
-/// Longer than a call is given, and what comes after it waited to be repeated: whoever asks when the
-/// network is up is served.
 const MAX_WAIT: Duration = Duration::from_secs(4);
 /// Those whose network fails; that of the third is up all the time.
 const STRUCK: [usize; 2] = [0, 1];
 
 const LEASES: &str = "/edge/v1/leases";
 const USAGE: &str = "/edge/v1/usage";
+/// Two workers may call in turn; were it every other one, it could be all those of one of them.
+const EVERY_THIRD: u64 = 3;
 
 async fn linked() -> Result<Fleet> {
     let plugin = json!({
@@ -64,7 +64,8 @@ struct Outage {
 impl Outage {
     /// Whether this client may be told so: it asked a gateway that could not ask the control plane.
     fn explains(&self, seen: &Seen) -> bool {
-        STRUCK.contains(&seen.gateway) && seen.answered >= self.failed && seen.sent <= self.healed
+        let over = self.healed + RECOVERS_WITHIN;
+        STRUCK.contains(&seen.gateway) && seen.answered >= self.failed && seen.sent <= over
     }
 }
 
@@ -116,18 +117,10 @@ async fn survives(networks: &[Network]) -> Result<()> {
     for network in networks {
         outages.push(busy.lose(*network, &names).await?);
     }
-    let Busy { fleet, wide, dry, rate } = busy;
-    let rest = Traffic::start(&fleet, "dry", &[4; 3], Duration::ZERO)?;
-    wait_for("the limit to be spent", SOON, async || {
-        let left = bucket(&fleet, "dry", "monthly").await?;
-        Ok((rest.count(429) > 0 && left["remaining"] == 0).then_some(()))
-    })
-    .await?;
-    let dry = Trace::merged(vec![dry.stop().await?, rest.stop().await?]);
-    let (wide, rate) = (wide.stop().await?, rate.stop().await?);
+    let (fleet, traces) = busy.finish().await?;
 
     let mut admitted = u64::try_from(names.len())?;
-    for (tenant, trace) in [("wide", &wide), ("dry", &dry), ("rate", &rate)] {
+    for (tenant, trace) in traces.by_tenant() {
         for seen in trace.0.iter().filter(|seen| ![200, 429].contains(&seen.status)) {
             let explained = outages.iter().any(|outage| outage.explains(seen));
             ensure!(seen.status == 503 && explained, "{seen:?} of {tenant} with {outages:?}");
@@ -138,6 +131,7 @@ async fn survives(networks: &[Network]) -> Result<()> {
         admitted += trace.admitted();
     }
     ensure!(fleet.stack.upstream.requests() == admitted, "some passed that clients did not see");
+    let Traces { wide, dry, rate } = traces;
     ensure!(wide.of(429).next().is_none(), "a wide limit refuses");
     rate.keeps_the_law(100, 50)?;
     ensure!(dry.admitted() <= DRY, "{} of {DRY} are admitted", dry.admitted());
@@ -186,17 +180,17 @@ async fn every_answer_is_lost() -> Result<()> {
     survives(&[Network::DropAnswers { path: "/", one_in: 1 }]).await
 }
 
-/// Of the answers that grant or take back leases every other one is lost, at all gateways: their
-/// calls are repeated and not debited again, so that exactly the limit is admitted.
+/// Of the answers that grant or take back leases every third is lost, at all gateways: their calls are
+/// repeated and not debited again, so that exactly the limit is admitted.
 #[tokio::test]
 async fn lost_leases_are_not_debited_twice() -> Result<()> {
     const LIMIT: u64 = 3_000;
     let fleet = linked().await?;
     fleet.tenant("acme", &[monthly(LIMIT)], &[]).await?;
     for link in &fleet.stack.links {
-        link.set(Network::DropAnswers { path: LEASES, one_in: 2 });
+        link.set(Network::DropAnswers { path: LEASES, one_in: EVERY_THIRD });
     }
-    let traffic = Traffic::start(&fleet, "acme", &[6, 3, 1], Duration::from_millis(5))?;
+    let traffic = Traffic::start(&fleet, "acme", &[6, 3, 2], Duration::from_millis(5))?;
     wait_for("the last token", SOON, async || {
         let admitted = traffic.count(200);
         ensure!(admitted >= usize::try_from(LIMIT)?, "{admitted} of {LIMIT} are admitted");
@@ -213,19 +207,19 @@ async fn lost_leases_are_not_debited_twice() -> Result<()> {
     trace.only_admits_and_limits()?;
     ensure!(trace.admitted() == LIMIT, "{} of {LIMIT} are admitted", trace.admitted());
     for link in &fleet.stack.links {
-        ensure!(link.struck() >= 3, "{} answers were lost", link.struck());
+        ensure!(link.struck() >= 2, "{} answers were lost", link.struck());
     }
     fleet.ledger_reaches("acme", LIMIT).await
 }
 
-/// Of the answers to usage every other one is lost, at all gateways: each batch is stored once, and
+/// Of the answers to usage every third is lost, at all gateways: each batch is stored once, and
 /// billed once.
 #[tokio::test]
 async fn usage_that_is_sent_again_is_billed_once() -> Result<()> {
     let fleet = linked().await?;
     fleet.tenant("acme", &[monthly(1_000_000)], &[per_unit("0.01")]).await?;
     for link in &fleet.stack.links {
-        link.set(Network::DropAnswers { path: USAGE, one_in: 2 });
+        link.set(Network::DropAnswers { path: USAGE, one_in: EVERY_THIRD });
     }
     let traffic = Traffic::start(&fleet, "acme", &[2, 2, 2], Duration::from_millis(5))?;
     wait_for("lost answers", SOON, async || {

@@ -11,6 +11,7 @@ use std::{
 use anyhow::{Result, ensure};
 use tokio::task::JoinSet;
 
+use super::span::{self, Admission};
 use crate::harness::Fleet;
 
 /// One request, as its client saw it.
@@ -155,17 +156,25 @@ impl Trace {
     /// Whatever span is looked at, it holds what the capacity and the rate allow at most: all that
     /// was asked for after its beginning and answered before its end was admitted in it.
     pub(crate) fn keeps_the_law(&self, capacity: u64, per_second: u64) -> Result<()> {
-        let admitted: Vec<_> = self.of(200).collect();
-        for first in &admitted {
-            let within = admitted.iter().filter(|seen| seen.sent >= first.sent);
-            for (before, last) in within.enumerate() {
-                let sum = u64::try_from(before)? + 1;
-                // Redis' clock shows whole ms.
-                let span_ms = u64::try_from((last.answered - first.sent).as_millis())? + 2;
-                let allowed = capacity + per_second * span_ms / 1_000 + 1;
-                ensure!(sum <= allowed, "{sum} in {span_ms} ms, {allowed} are allowed");
-            }
-        }
-        Ok(())
+        self.keeps_the_law_at(capacity, per_second, |_| 1)
+    }
+
+    /// The same, with the tokens that a request takes.
+    pub(crate) fn keeps_the_law_at(
+        &self,
+        capacity: u64,
+        per_second: u64,
+        tokens: impl Fn(&Seen) -> u64,
+    ) -> Result<()> {
+        let Some(epoch) = self.0.iter().map(|seen| seen.sent).min() else { return Ok(()) };
+        let ms = |at: Instant| u64::try_from((at - epoch).as_millis());
+        let admission = |seen: &Seen| {
+            Ok(Admission {
+                sent_ms: ms(seen.sent)?,
+                answered_ms: ms(seen.answered)? + 1,
+                tokens: tokens(seen),
+            })
+        };
+        span::check(self.of(200).map(admission).collect::<Result<_>>()?, capacity, per_second)
     }
 }
