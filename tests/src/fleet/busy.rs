@@ -78,9 +78,15 @@ impl Busy {
     pub(super) async fn finish(self) -> Result<(Fleet, Traces)> {
         let Self { fleet, wide, dry, rate } = self;
         let rest = Traffic::start(&fleet, "dry", &[4; 3], Duration::ZERO)?;
-        wait_for("the limit to be spent", SOON, async || {
+        wait_for("the limit to be spent", SOON * 3, async || {
             let left = bucket(&fleet, "dry", "monthly").await?;
-            Ok((rest.count(429) > 0 && left["remaining"] == 0).then_some(()))
+            anyhow::ensure!(
+                rest.count(429) > 0 && left["remaining"] == 0,
+                "{} more are admitted, {} refused; {left}",
+                rest.count(200),
+                rest.count(429)
+            );
+            Ok(Some(()))
         })
         .await?;
         let dry = Trace::merged(vec![dry.stop().await?, rest.stop().await?]);

@@ -191,7 +191,7 @@ async fn lost_leases_are_not_debited_twice() -> Result<()> {
         link.set(Network::DropAnswers { path: LEASES, one_in: EVERY_THIRD });
     }
     let traffic = Traffic::start(&fleet, "acme", &[6, 3, 2], Duration::from_millis(5))?;
-    wait_for("the last token", SOON, async || {
+    wait_for("the last token", SOON * 2, async || {
         let admitted = traffic.count(200);
         ensure!(admitted >= usize::try_from(LIMIT)?, "{admitted} of {LIMIT} are admitted");
         Ok(Some(()))
