@@ -186,7 +186,7 @@ async fn shared() -> Result<&'static (Parts, Arc<Postgres>)> {
 }
 
 /// Built once per test binary, when the first test needs it.
-async fn trapping_filter() -> Result<&'static PathBuf> {
+pub(crate) async fn trapping_filter() -> Result<&'static PathBuf> {
     static FILTER: OnceCell<PathBuf> = OnceCell::const_new();
     FILTER
         .get_or_try_init(|| async { tokio::task::spawn_blocking(build::trapping_filter).await? })

@@ -16,14 +16,14 @@ const BAIT: &str = "bait";
 
 /// When a VM trapped.
 #[derive(Debug, Clone, Copy)]
-struct Trap {
-    sent: Instant,
-    answered: Instant,
+pub(crate) struct Trap {
+    pub(crate) sent: Instant,
+    pub(crate) answered: Instant,
 }
 
 /// Sends requests to a gateway until one makes a VM trap, which is `any`, that of the `refresher`, or
 /// any `other`.
-async fn spring(fleet: &Fleet, gateway: usize, who: &str) -> Result<Trap> {
+pub(crate) async fn spring(fleet: &Fleet, gateway: usize, who: &str) -> Result<Trap> {
     let url = fleet.stack.gateways[gateway].url();
     for _ in 0..100 {
         // A connection of its own, so that it gets to any worker.

@@ -79,11 +79,15 @@ impl Account {
     }
 
     /// Begins another lease, unless the gateway's lives and is on the same terms. Where its calls are
-    /// forgotten a call may be a repeated one, so what it gives back must be of a lease that has ended.
+    /// forgotten, this one and others may be repeated, so what they say and give back must be of a
+    /// lease that nobody knows any more.
     fn renew(&mut self, gateway: &mut Gateway, forgotten: bool) {
         let base = gateway.lease.stamp.rsplit_once('.').map_or("", |(base, _)| base);
         if gateway.lease.ends_ms <= self.now_ms || base != self.base || forgotten {
             self.replace(gateway);
+        }
+        if forgotten {
+            gateway.old.stamp.clear();
         }
     }
 
@@ -102,7 +106,7 @@ impl Account {
     /// replaced first: that never ends later, so what is held stays at or above what can be spent.
     fn take_in(&mut self, gateway: &mut Gateway, ask: &LeaseAsk) {
         let current = ask.stamp == gateway.lease.stamp;
-        let old = ask.stamp == gateway.old.stamp;
+        let old = !ask.stamp.is_empty() && ask.stamp == gateway.old.stamp;
         for unit in [Unit::Tokens, Unit::Requests] {
             let (mut spent, mut refund) = (of(ask.spent, unit), Quantity::ZERO);
             if current || old {

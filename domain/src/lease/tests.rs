@@ -78,6 +78,9 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
+    // What goes wrong takes several rare steps.
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
+
     /// No interleaving admits more than the reference does, leaves a gateway with more in hand than
     /// is held, or loses what it should not: in the end the buckets are whole again.
     #[test]

@@ -8,6 +8,7 @@ mod faults;
 mod laws;
 
 use std::{
+    cell::Cell,
     env,
     hash::{BuildHasher, RandomState},
     time::{Duration, Instant},
@@ -21,12 +22,14 @@ use self::{
     faults::{Fault, Kill},
 };
 use crate::{
-    harness::{Fleet, SOON, wait_for},
+    harness::{Fleet, SOON, trapping_filter, wait_for},
     leases::Numbers,
 };
 
 const SEED: &str = "WEIR_SOAK_SEED";
 const MINUTES: &str = "WEIR_SOAK_MINUTES";
+/// What a worker leaves that is gone is stored within this.
+const STORED_WITHIN: Duration = Duration::from_secs(8);
 /// The most faults at once.
 const AT_ONCE: usize = 3;
 
@@ -67,8 +70,11 @@ impl Soak {
     /// Two replicas, and a gateway for each of [`COSTS`] behind a link.
     async fn start() -> Result<Self> {
         let plugin = json!({ "max_wait_ms": 2_000, "control_plane": { "timeout_ms": 1_000 } });
-        let mut fleet =
-            Fleet::with_own_postgres(|stack| stack.control_planes(2).gateways(0).links()).await?;
+        let filter = trapping_filter().await?;
+        let mut fleet = Fleet::with_own_postgres(|stack| {
+            stack.control_planes(2).gateways(0).links().filter(filter).own_wall_clocks()
+        })
+        .await?;
         for cost in COSTS {
             let mut plugin = plugin.clone();
             plugin["cost"] = cost.into();
@@ -135,7 +141,25 @@ impl Soak {
         })
         .await?;
         let observed = customers.stop().await?;
-        super::crash::all_is_stored(&self.fleet).await?;
+        nothing_is_stored_any_more(&self.fleet).await?;
         laws::check(&self.fleet, &observed, &self.kills).await
     }
+}
+
+/// Waits until all is stored that ever will be: what workers that trapped had counted is lost, so what
+/// gateways have stored stays behind what they admitted.
+async fn nothing_is_stored_any_more(fleet: &Fleet) -> Result<()> {
+    let last = Cell::new((0, Instant::now()));
+    wait_for("all usage to be stored", SOON * 2, async || {
+        let mut stored = 0;
+        for gateway in &fleet.stack.gateways {
+            stored += gateway.weir_stat("stored").await?;
+        }
+        let (before, since) = last.get();
+        if stored != before {
+            last.set((stored, Instant::now()));
+        }
+        Ok((stored == before && since.elapsed() >= STORED_WITHIN).then_some(()))
+    })
+    .await
 }

@@ -87,6 +87,10 @@ local function renew(entry, forgotten)
   if entry.ends <= now or base ~= ask.base or forgotten then
     replace(entry)
   end
+  if forgotten then
+    -- This call and others may be repeated ones: what they say was spent must not count once more.
+    entry.old_stamp = '-'
+  end
 end
 
 -- Another lease also when a worker of the gateway was lost: what that one had drawn is never given

@@ -9,7 +9,11 @@ use anyhow::Result;
 use xtask::stack::Network;
 
 use super::{Soak, customers::COSTS};
-use crate::leases::Numbers;
+use crate::{
+    fleet::clocks::{HOUR_S, Host, set_clock},
+    leases::Numbers,
+    takeover,
+};
 
 /// A fault, or a change that an operator makes at a bad moment.
 #[derive(Debug, Clone, Copy)]
@@ -29,6 +33,15 @@ pub(super) enum Fault {
     GatewayKilled {
         gateway: usize,
     },
+    /// The VM of one of its workers.
+    WorkerTraps {
+        gateway: usize,
+    },
+    /// And is set right again.
+    ClockJumps {
+        host: Host,
+        ahead_s: i64,
+    },
     /// A top-up, or a cut.
     LimitAdjusted {
         by: i64,
@@ -38,13 +51,17 @@ pub(super) enum Fault {
     PlanChanged,
 }
 
-/// A gateway that was killed.
+/// A gateway that was killed, or one of its workers.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Kill {
     pub(super) gateway: usize,
+    /// Whether only a worker was, in whose stead Envoy answers 503.
+    pub(super) is_worker: bool,
     /// When it was asked what it had not stored yet, and that, in requests.
     pub(super) asked: Instant,
     pub(super) unstored: u64,
+    /// Between these two it was killed.
+    pub(super) struck: Instant,
     pub(super) killed: Instant,
     pub(super) back: Option<Instant>,
 }
@@ -54,7 +71,7 @@ impl Fault {
     pub(super) fn at_random(numbers: &mut Numbers) -> (Self, Duration) {
         let gateway = index(numbers, COSTS.len());
         // A loss of Redis empties continuous limits for 10 s, so it is rarer.
-        let fault = match numbers.below(18) {
+        let fault = match numbers.below(22) {
             0..=1 => Self::ControlPlaneKilled { replica: index(numbers, 2) },
             2 => Self::RedisKilled,
             3 => Self::RedisFlushed,
@@ -64,10 +81,15 @@ impl Fault {
             13 => Self::LimitAdjusted { by: 100 + numbers.below(300).cast_signed() },
             14 => Self::LimitAdjusted { by: -100 - numbers.below(200).cast_signed() },
             15 => Self::TenantSuspended,
+            18..=19 => Self::WorkerTraps { gateway },
+            20..=21 => Self::ClockJumps {
+                host: [Host::Redis, Host::ControlPlane, Host::Gateway][index(numbers, 3)],
+                ahead_s: [-HOUR_S, HOUR_S][index(numbers, 2)],
+            },
             _ => Self::PlanChanged,
         };
         let ms = match fault {
-            Self::RedisFlushed | Self::LimitAdjusted { .. } => 0,
+            Self::RedisFlushed | Self::LimitAdjusted { .. } | Self::WorkerTraps { .. } => 0,
             // Long enough that no lease from before may live, and some longer.
             Self::TenantSuspended => 6_000 + numbers.below(3_000),
             _ => 500 + numbers.below(3_500),
@@ -84,7 +106,10 @@ impl Fault {
             (
                 Self::NetworkFails { gateway, .. } | Self::GatewayKilled { gateway },
                 Self::NetworkFails { gateway: other, .. } | Self::GatewayKilled { gateway: other },
-            ) => gateway == other,
+            )
+            | (Self::GatewayKilled { gateway }, Self::WorkerTraps { gateway: other }) => {
+                gateway == other
+            }
             (Self::RedisKilled, Self::RedisFlushed) => true,
             _ => discriminant(self) == discriminant(other),
         }
@@ -114,6 +139,11 @@ impl Fault {
                 let kill = kill(soak, gateway).await?;
                 soak.kills.push(kill);
             }
+            Self::WorkerTraps { gateway } => {
+                let kill = trap(soak, gateway).await?;
+                soak.kills.push(kill);
+            }
+            Self::ClockJumps { host, ahead_s } => set_clock(&soak.fleet, host, ahead_s)?,
             Self::LimitAdjusted { by } => soak.customers.adjust(&soak.fleet, by).await,
             Self::TenantSuspended => soak.customers.suspend(&soak.fleet).await,
             Self::PlanChanged => soak.customers.slow_down(&soak.fleet).await,
@@ -140,7 +170,8 @@ impl Fault {
             }
             Self::TenantSuspended => soak.customers.resume(&soak.fleet).await,
             Self::PlanChanged => soak.customers.speed_up(&soak.fleet).await,
-            Self::RedisFlushed | Self::LimitAdjusted { .. } => Ok(()),
+            Self::ClockJumps { host, .. } => set_clock(&soak.fleet, host, 0),
+            Self::RedisFlushed | Self::LimitAdjusted { .. } | Self::WorkerTraps { .. } => Ok(()),
         }
     }
 }
@@ -161,12 +192,25 @@ fn network_at_random(numbers: &mut Numbers) -> Network {
 }
 
 async fn kill(soak: &Soak, gateway: usize) -> Result<Kill> {
-    let killed = &soak.fleet.stack.gateways[gateway];
-    let asked = Instant::now();
-    let stats = killed.stats().await?;
-    let stat = |name: &str| stats.get(name).copied().unwrap_or(0);
-    let unstored = stat("wasmcustom.weir.admitted").saturating_sub(stat("wasmcustom.weir.stored"));
+    let (asked, unstored) = unstored(soak, gateway).await?;
     let moment = Instant::now();
-    killed.kill();
-    Ok(Kill { gateway, asked, unstored, killed: moment, back: None })
+    soak.fleet.stack.gateways[gateway].kill();
+    let (struck, killed) = (moment, moment);
+    Ok(Kill { gateway, is_worker: false, asked, unstored, struck, killed, back: None })
+}
+
+async fn trap(soak: &Soak, gateway: usize) -> Result<Kill> {
+    let (asked, unstored) = unstored(soak, gateway).await?;
+    let trap = takeover::spring(&soak.fleet, gateway, "any").await?;
+    let (struck, killed) = (trap.sent, trap.answered);
+    Ok(Kill { gateway, is_worker: true, asked, unstored, struck, killed, back: Some(killed) })
+}
+
+/// What a gateway has admitted and not stored, in requests, and when it was asked.
+async fn unstored(soak: &Soak, gateway: usize) -> Result<(Instant, u64)> {
+    let asked = Instant::now();
+    let stats = soak.fleet.stack.gateways[gateway].stats().await?;
+    let stat = |name: &str| stats.get(name).copied().unwrap_or(0);
+    let admitted = stat("wasmcustom.weir.admitted");
+    Ok((asked, admitted.saturating_sub(stat("wasmcustom.weir.stored"))))
 }

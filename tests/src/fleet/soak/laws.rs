@@ -56,7 +56,7 @@ fn every_answer_is_understood(trace: &Trace, kills: &[Kill]) -> Result<()> {
     let by_kill = |seen: &Seen| {
         kills.iter().any(|kill| {
             let until = kill.back.unwrap_or(kill.killed);
-            seen.gateway == kill.gateway && seen.answered >= kill.killed && seen.sent <= until
+            seen.gateway == kill.gateway && seen.answered >= kill.struck && seen.sent <= until
         })
     };
     for seen in &trace.0 {
@@ -72,12 +72,16 @@ fn every_answer_is_understood(trace: &Trace, kills: &[Kill]) -> Result<()> {
 /// What the ledger has of a tenant is what clients saw admitted, and what the invoice charges. But
 /// for what was lost with gateways: how many requests that were admitted it lacks.
 async fn billed(fleet: &Fleet, tenant: &str, trace: &Trace, kills: &[Kill]) -> Result<u64> {
+    // Admitted or not, they saw no answer to tell.
     let under_way = |seen: &&Seen| {
         kills.iter().any(|kill| {
-            seen.gateway == kill.gateway && seen.sent <= kill.killed && seen.answered >= kill.killed
+            (seen.status == 0 || kill.is_worker && seen.status == 503)
+                && seen.gateway == kill.gateway
+                && seen.sent <= kill.killed
+                && seen.answered >= kill.struck
         })
     };
-    let unanswered: Vec<_> = trace.of(0).filter(under_way).collect();
+    let unanswered: Vec<_> = trace.0.iter().filter(under_way).collect();
     let unanswered_tokens: u64 = unanswered.iter().map(|seen| cost(seen)).sum();
     let (tokens, requests) = fleet.ledger(tenant).await?;
     let (admitted, admitted_tokens) = (trace.admitted(), admitted_tokens(trace));
