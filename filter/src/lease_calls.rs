@@ -9,12 +9,13 @@ use weir_domain::{
 };
 
 use crate::{
+    ending::Ending,
     host,
     http_call::{self, Answer},
     refusal::Refused,
     slot::{CallBasis, Called, Slot, least_want},
     stats::Counter,
-    tenant::PendingCall,
+    tenant::{PendingCall, Tenant},
     tenants::Index,
     worker::{Call, Worker},
 };
@@ -46,6 +47,8 @@ impl Worker {
         for index in std::mem::take(&mut self.to_ask) {
             if self.prepare_call(index, now_ns) {
                 ready.push(index);
+            } else {
+                self.forget_unasked(index);
             }
         }
         for indexes in ready.chunks(MAX_LEASES_PER_CALL) {
@@ -85,6 +88,15 @@ impl Worker {
         };
         self.queue_call(index, need, basis);
         true
+    }
+
+    /// A tenant that nobody has confirmed, and that is not asked for because whose request it was has
+    /// left, must not take the place of one that is.
+    fn forget_unasked(&mut self, index: Index) {
+        let unasked = |tenant: &mut Tenant| !tenant.proven && tenant.is_idle();
+        if self.tenants.get_mut(index).is_some_and(unasked) {
+            self.tenants.remove(index);
+        }
     }
 
     /// Gives a tenant's lease back when this gateway has no use for it.
@@ -224,8 +236,12 @@ impl Worker {
                     generation: call.generation,
                     sent_ns: call.sent_ns,
                 };
+                // What this worker left for others to say when it began to end has been heard.
+                let heard =
+                    if self.ending == Ending::Running { Amount::ZERO } else { call.ask.owe };
                 let owes = host::update(&tenant.slot_key, |bytes| {
                     let mut slot = Slot::decode(bytes);
+                    slot.owed = slot.owed.saturating_sub(heard);
                     slot.apply(answer, &called, now_ns);
                     // The slot may have been made anew since that change was noted in it.
                     slot.must_ask |= call.sent_ns < changed_ns;

@@ -138,22 +138,27 @@ impl Worker {
     }
 
     /// Whether calls for a tenant have failed for as long as a request would wait, from whichever
-    /// worker: then nobody need wait for one any more.
+    /// worker: then nobody need wait for one any more. Somebody goes on calling all the same.
     pub fn is_cut_off(&mut self, index: Index, now_ns: u64) -> bool {
-        let max_wait_ns = self.config.max_wait_ms * NS_PER_MS;
         let Some(tenant) = self.tenants.get_mut(index) else {
             return false;
         };
-        let failing_ns =
-            host::read(&tenant.slot_key).map_or(0, |bytes| Slot::decode(Some(&bytes)).failing_ns);
-        if failing_ns != 0 {
-            return now_ns.saturating_sub(failing_ns) >= max_wait_ns;
+        let Some(slot) = host::read(&tenant.slot_key).map(|bytes| Slot::decode(Some(&bytes)))
+        else {
+            return false;
+        };
+        if slot.failing_ns == 0 {
+            // Another worker's call was answered: this one's need not wait for its time.
+            if let Some(call) = tenant.call.as_mut() {
+                call.retry_ns = call.retry_ns.min(now_ns);
+            }
+            return false;
         }
-        // Another worker's call was answered: this one's need not wait for its time.
-        if let Some(call) = tenant.call.as_mut().filter(|_| tenant.proven) {
-            call.retry_ns = call.retry_ns.min(now_ns);
+        if now_ns >= slot.caller_until_ns {
+            // Whose call failed may be gone, or may not get through where this worker does.
+            self.ask_for(index);
         }
-        false
+        now_ns.saturating_sub(slot.failing_ns) >= self.config.max_wait_ms * NS_PER_MS
     }
 
     /// Decides by the outage contract over a request of the tenant at `index`.

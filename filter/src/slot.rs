@@ -176,9 +176,11 @@ impl Slot {
         // A slot that must ask gives everything back, to be dealt a lease on the new terms.
         let gives_back = self.must_ask || fresh;
         let refund = if gives_back { std::mem::take(&mut self.free) } else { Amount::ZERO };
+        // What is left of a lease that has ended is of no use.
+        let free = if self.is_live(now_ns) { self.free } else { Amount::ZERO };
         Some(CallBasis {
             stamp: self.stamp.clone(),
-            want: need.max(target.saturating_sub(self.free)),
+            want: need.max(target.saturating_sub(free)),
             spent: self.say_spent(),
             refund,
             owe: std::mem::take(&mut self.owed),
@@ -221,6 +223,9 @@ impl Slot {
     /// Turns what was used since the last measurement into the demand per lease span. Demand rises at
     /// once and halves when it falls.
     fn measure(&mut self, now_ns: u64) {
+        if self.measured_ns == 0 {
+            self.measured_ns = now_ns;
+        }
         let elapsed_ns = now_ns.saturating_sub(self.measured_ns);
         let is_long_enough = elapsed_ns >= MEASURE_NS;
         let span_ns = u128::from(elapsed_ns.max(MEASURE_NS));

@@ -45,6 +45,9 @@ pub struct Tenant {
     pub next_call: u64,
     pub call: Option<PendingCall>,
     pub waiters: VecDeque<Waiter>,
+    /// They don't stand in the order of their contexts: Envoy's numbers began anew, or a filter before
+    /// this one held requests back.
+    is_permuted: bool,
     /// Whether the worker's list of tenants to ask for holds this one.
     pub ask_queued: bool,
     /// Whether the worker's list of active tenants holds this one.
@@ -112,6 +115,7 @@ impl Tenant {
             next_call: 1,
             call: None,
             waiters: VecDeque::new(),
+            is_permuted: false,
             ask_queued: false,
             listed: false,
             waiting_listed: false,
@@ -234,25 +238,43 @@ impl Tenant {
             && !self.ask_queued
     }
 
+    /// Has a request wait, behind the others.
+    pub fn push_waiter(&mut self, waiter: Waiter) {
+        let last = self.waiters.back();
+        self.is_permuted =
+            last.is_some_and(|last| self.is_permuted || waiter.context < last.context);
+        self.waiters.push_back(waiter);
+    }
+
+    /// The oldest that waits does not wait any more.
+    pub fn pop_waiter(&mut self) {
+        self.waiters.pop_front();
+        self.drop_gone();
+    }
+
     /// Takes the request `context` out of those that wait; `false` if it is not among them. Envoy
-    /// counts contexts up, so it is found by halves, and those behind it don't move: when thousands
-    /// leave at once, each costs next to nothing.
+    /// counts contexts up, so mostly it is found by halves, and those behind it don't move: when
+    /// thousands leave at once, each costs next to nothing.
     pub fn forget_waiter(&mut self, context: u32) -> bool {
-        let place = self.waiters.binary_search_by_key(&context, |waiter| waiter.context).ok();
-        // They begin again from 1 some day.
-        let ends = self.waiters.front().zip(self.waiters.back());
-        let in_order = ends.is_none_or(|(first, last)| first.context <= last.context);
-        let search = || self.waiters.iter().position(|waiter| waiter.context == context);
-        let place = place.or_else(|| if in_order { None } else { search() });
+        let place = if self.is_permuted {
+            self.waiters.iter().position(|waiter| waiter.context == context)
+        } else {
+            self.waiters.binary_search_by_key(&context, |waiter| waiter.context).ok()
+        };
         let Some(waiter) = place.and_then(|place| self.waiters.get_mut(place)) else {
             return false;
         };
         let waits = !std::mem::replace(&mut waiter.gone, true);
         waiter.cost = Amount::ZERO;
+        self.drop_gone();
+        waits
+    }
+
+    /// The first one is always one that waits.
+    fn drop_gone(&mut self) {
         while self.waiters.front().is_some_and(|waiter| waiter.gone) {
             self.waiters.pop_front();
         }
-        waits
     }
 
     /// All that the waiting requests take together.
@@ -310,7 +332,7 @@ mod tests {
     fn who_left_is_not_waited_for() {
         let mut tenant = Tenant::new(TenantId::new("acme").unwrap());
         for context in [7, 9, 12, 1, 2] {
-            tenant.waiters.push_back(Waiter { context, cost: ONE, deadline_ns: 0, gone: false });
+            tenant.push_waiter(Waiter { context, cost: ONE, deadline_ns: 0, gone: false });
         }
         assert!(!tenant.forget_waiter(8));
         assert!(tenant.forget_waiter(9) && !tenant.forget_waiter(9));
@@ -319,6 +341,17 @@ mod tests {
         assert_eq!(tenant.waiters.front().unwrap().context, 12);
         assert!(tenant.forget_waiter(1), "after the contexts began anew");
         assert!(tenant.forget_waiter(12) && tenant.forget_waiter(2));
+        assert!(tenant.waiters.is_empty());
+    }
+
+    #[test]
+    fn waiters_are_found_in_whatever_order_they_came() {
+        let mut tenant = Tenant::new(TenantId::new("acme").unwrap());
+        for context in [9, 7, 12] {
+            tenant.push_waiter(Waiter { context, cost: ONE, deadline_ns: 0, gone: false });
+        }
+        assert!(tenant.forget_waiter(7) && tenant.forget_waiter(9));
+        tenant.pop_waiter();
         assert!(tenant.waiters.is_empty());
     }
 

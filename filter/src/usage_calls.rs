@@ -184,6 +184,10 @@ impl Worker {
 
     /// Freezes all that was counted, for others to post.
     pub fn leave_usage(&mut self, now_ns: u64) {
+        if !self.gateway.is_empty() {
+            // Were its place another's, what it freezes would not be kept.
+            self.beat(now_ns);
+        }
         self.close_minutes();
         // One that ends before its first tick has no name and no place to leave usage in yet.
         if self.usage.is_empty() || (self.gateway.is_empty() && !self.start(now_ns)) {

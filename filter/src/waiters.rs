@@ -56,7 +56,7 @@ impl Worker {
                 }
             };
             if let Some(tenant) = self.tenants.get_mut(index) {
-                tenant.forget_waiter(waiter.context);
+                tenant.pop_waiter();
             }
             self.waiting_requests = self.waiting_requests.saturating_sub(1);
             match verdict {

@@ -179,7 +179,7 @@ impl Worker {
         }
         let deadline_ns = now_ns + self.config.max_wait_ms * 1_000_000;
         if let Some(tenant) = self.tenants.get_mut(index) {
-            tenant.waiters.push_back(Waiter { context, cost, deadline_ns, gone: false });
+            tenant.push_waiter(Waiter { context, cost, deadline_ns, gone: false });
             self.waiting_requests += 1;
         }
         self.list_waiting(index);

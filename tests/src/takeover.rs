@@ -1,6 +1,7 @@
 //! Workers that trap, stand still or are replaced while the Envoy that they are in goes on.
 
 mod lost;
+mod outage;
 mod reload;
 mod requests;
 mod trap;

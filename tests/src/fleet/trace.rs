@@ -66,6 +66,13 @@ impl Traffic {
         lock(&self.seen).iter().filter(|seen| seen.status == status).count()
     }
 
+    /// What was answered last at a gateway: its status, and how long ago it was sent and answered.
+    pub(super) fn last_at(&self, gateway: usize) -> Option<(u16, Duration, Duration)> {
+        let seen = lock(&self.seen);
+        let last = seen.iter().rfind(|seen| seen.gateway == gateway)?;
+        Some((last.status, last.sent.elapsed(), last.answered.elapsed()))
+    }
+
     /// How many of those that were sent to a gateway since then were answered like this.
     pub(super) fn count_since(&self, gateway: usize, status: u16, since: Instant) -> usize {
         let is_one =

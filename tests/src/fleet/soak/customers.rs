@@ -118,7 +118,8 @@ impl Customers {
             }
             for gateway in 0..COSTS.len() {
                 if count(gateway, 200) + count(gateway, 429) == 0 {
-                    unserved.push(format!("{tenant} at gateway {gateway}"));
+                    let last = load.last_at(gateway);
+                    unserved.push(format!("{tenant} at gateway {gateway}, last: {last:?}"));
                 }
             }
         }
