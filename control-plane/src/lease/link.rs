@@ -168,10 +168,15 @@ impl Redis {
 
     /// Has the clock hear Redis' time, if that was long ago.
     pub async fn refresh_clock(&self, link: &Link) -> Result<(), RedisError> {
-        if self.clock.is_stale() {
-            self.ask_time(&mut link.connection.clone()).await?;
+        if !self.clock.is_stale() {
+            return Ok(());
         }
-        Ok(())
+        let asked = self.ask_time(&mut link.connection.clone()).await;
+        if asked.is_err() {
+            // Nobody has used it for long, and it may be dead since.
+            self.give_up(link).await;
+        }
+        asked
     }
 
     async fn ask_time(&self, connection: &mut MultiplexedConnection) -> Result<(), RedisError> {

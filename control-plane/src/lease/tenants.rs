@@ -105,7 +105,7 @@ pub struct Tenants {
     /// What was read last of tenants that exist, for when Postgres does not answer.
     last: Cache<TenantId, Entry>,
     stale_for: Duration,
-    /// When Postgres last did not answer.
+    /// When Postgres last did not answer; `None` when it answered since.
     outage: Arc<Mutex<Option<Instant>>>,
 }
 
@@ -134,17 +134,40 @@ impl Tenants {
             }
             self.cache.invalidate(id).await;
         }
-        if self.is_outage() {
+        let outage = *self.outage();
+        if let Some(since) = outage {
+            // One asks from time to time whether it is over, and nobody waits for that.
+            if since.elapsed() >= FRESH {
+                self.note_outage();
+                let (tenants, id) = (self.clone(), id.clone());
+                tokio::spawn(async move { tenants.load_in_time(&id).await });
+            }
             return self.stale(id, SLOW).await;
         }
+        match self.load_in_time(id).await {
+            Ok(tenant) => Ok(tenant),
+            Err(error) => {
+                let is_outage = self.outage().is_some();
+                if is_outage { self.stale(id, error).await } else { Err(error) }
+            }
+        }
+    }
+
+    /// Asks Postgres, and notes whether it answers.
+    async fn load_in_time(&self, id: &TenantId) -> Result<Option<Arc<Tenant>>, ApiError> {
         let load = self.cache.try_get_with(id.clone(), self.load(id));
         match tokio::time::timeout(POSTGRES_WITHIN, load).await {
-            Ok(Ok(entry)) => Ok(entry.tenant),
-            Ok(Err(error)) if !error.is_outage() => Err(error.into()),
-            failed => {
+            Ok(Err(error)) if error.is_outage() => {
                 self.note_outage();
-                let error = if let Ok(Err(error)) = failed { error.into() } else { SLOW };
-                self.stale(id, error).await
+                Err(error.into())
+            }
+            Err(_) => {
+                self.note_outage();
+                Err(SLOW)
+            }
+            Ok(answered) => {
+                *self.outage() = None;
+                Ok(answered?.tenant)
             }
         }
     }
@@ -158,14 +181,8 @@ impl Tenants {
         }
     }
 
-    /// Whether Postgres did not answer a moment ago. Then nobody waits for it.
-    fn is_outage(&self) -> bool {
-        self.outage().is_some_and(|since| since.elapsed() < FRESH)
-    }
-
     fn note_outage(&self) {
-        let before = self.outage().replace(Instant::now());
-        if before.is_none_or(|before| before.elapsed() > 2 * FRESH) {
+        if self.outage().replace(Instant::now()).is_none() {
             tracing::warn!("Postgres does not answer; tenants' terms hold as they were read last");
         }
     }
@@ -178,6 +195,17 @@ impl Tenants {
     /// loaded when its tenant changed is then not mistaken for a new one.
     fn is_good(&self, entry: &Entry) -> bool {
         entry.loaded_at.elapsed() < FRESH || self.changes.is_still(entry.revision)
+    }
+
+    /// Has a tenant be read again; what was read last still holds while Postgres does not answer.
+    pub async fn reload(&self, id: &TenantId) {
+        self.cache.invalidate(id).await;
+    }
+
+    /// Forgets all tenants: any may have changed.
+    pub fn forget_all(&self) {
+        self.cache.invalidate_all();
+        self.last.invalidate_all();
     }
 
     /// Forgets a tenant that has changed.

@@ -93,10 +93,17 @@ impl Estimate {
     pub fn first(clocks: Clocks, now_us: i64) -> Self {
         let offset_us = clocks.agreed().middle();
         let is_right = clocks.redis.correction(offset_us).abs() <= STEP_US;
+        let agree = clocks.own.correction(clocks.redis.middle()).abs() <= NEAR_US;
+        let redis = match clocks.postgres {
+            // One of two is wrong, and nobody can say which.
+            None if !agree => Redis::Doubtful,
+            _ if is_right => Redis::InLine,
+            _ => Redis::Wrong,
+        };
         Self {
             // Redis' clock is the one that replicas have in common.
             offset_us: if is_right { clocks.redis.middle() } else { offset_us },
-            redis: if is_right { Redis::InLine } else { Redis::Wrong },
+            redis,
             heard: clocks.redis,
             step_us: STEP_US,
             step_at_us: now_us,
@@ -139,7 +146,10 @@ impl Estimate {
         if off_us.abs() <= self.step_us {
             self.offset_us += off_us;
             self.step_us -= off_us.abs();
-            self.redis = Redis::InLine;
+            // One that began in doubt needs to hear from Postgres.
+            if self.is_anchored || self.redis != Redis::Doubtful {
+                self.redis = Redis::InLine;
+            }
             self.in_line_at_us = now_us.max(self.in_line_at_us);
             return false;
         }
@@ -174,7 +184,15 @@ impl Estimate {
             }
         }
         let is_right = self.heard.correction(self.offset_us).abs() <= self.step_us;
-        self.redis = if is_right { Redis::InLine } else { Redis::Wrong };
+        // Without Postgres it can't be told from a process that stood still, unless this host's wall
+        // clock agrees with it: a time that is late here alone would let others refill twice.
+        let own_agrees = own.correction(self.offset_us).abs() <= NEAR_US;
+        let is_sure = postgres.is_some() || own_agrees;
+        self.redis = match is_right {
+            true if is_sure || self.is_anchored => Redis::InLine,
+            false if is_sure && self.is_anchored => Redis::Wrong,
+            _ => Redis::Doubtful,
+        };
         set
     }
 

@@ -61,7 +61,7 @@ local function answer_again(last, entry)
     return nil
   end
   -- Who still asks must not be forgotten: what it owes would be debited again.
-  redis.call('PEXPIRE', calls_key, text(REMEMBERED_MS))
+  redis.call('PEXPIRE', calls_key, text(REMEMBERED_MS + 3600000))
   local outcome = ask.call == tonumber(call) and 'replayed' or 'outdated'
   local rest = math.max(tonumber(ends) - now, 0)
   if outcome == 'replayed' and stamp == entry.stamp and rest > 0 then

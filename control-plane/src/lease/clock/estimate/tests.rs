@@ -124,16 +124,20 @@ fn without_postgres_the_estimate_stays() {
     let mut estimate = all_right();
     assert!(estimate.hear(ahead(HOUR), S));
     assert_eq!(estimate.check(ahead(HOUR), None, S), None);
+    assert_eq!((off(&estimate), estimate.redis), (0, Redis::Doubtful), "it may have stood still");
+    assert_eq!(estimate.check(ahead(0), None, S), None);
     assert_eq!((off(&estimate), estimate.redis), (0, Redis::Wrong));
     assert!(!estimate.wants_check(S) && estimate.wants_check(2 * S));
 }
 
 #[test]
-fn a_start_without_postgres_takes_the_earlier_clock_until_it_is_back() {
+fn a_start_without_postgres_is_in_doubt_until_it_is_back() {
     for (own, redis) in [(HOUR, 0), (0, HOUR)] {
         let clocks = Clocks { own: ahead(own), redis: ahead(redis), postgres: None };
         let mut estimate = Estimate::first(clocks, 0);
-        assert_eq!(off(&estimate), 0);
+        assert_eq!((off(&estimate), estimate.redis), (0, Redis::Doubtful));
+        assert_eq!(estimate.check(ahead(own), None, S), None);
+        assert_eq!(estimate.redis, Redis::Doubtful);
         assert!(estimate.wants_check(S));
         assert!(estimate.check(ahead(own), Some(ahead(HOUR)), S).is_some());
         assert!((off(&estimate) - HOUR).abs() <= 500);
