@@ -19,6 +19,8 @@ Configuration (environment variable; the key in the file is the same in lower ca
   WEIR_LISTEN                address and port to listen on                    127.0.0.1:8080
   WEIR_DATABASE_CONNECTIONS  most connections to Postgres, 1 to 1000          16
   WEIR_LEASE_TTL_MS          how long a lease lasts at most, 100 to 10000     2000
+  WEIR_STALE_TERMS_MS        how long tenants' terms hold that were read
+                             before Postgres failed, 0 to 3600000             60000
   WEIR_LOG                   what to log (tracing filter, such as weir=debug) info
   WEIR_LOG_FORMAT            json or text                                     json
   WEIR_CONFIG                the configuration file";
@@ -43,6 +45,9 @@ pub struct Config {
     pub database_connections: u32,
     #[serde(default = "default_lease_ttl_ms")]
     pub lease_ttl_ms: u64,
+    /// How long what was read of a tenant holds while Postgres does not answer; 0 for not at all.
+    #[serde(default = "default_stale_terms_ms")]
+    pub stale_terms_ms: u64,
     #[serde(default = "default_log")]
     pub log: String,
     #[serde(default)]
@@ -86,6 +91,10 @@ fn default_database_connections() -> u32 {
 
 fn default_lease_ttl_ms() -> u64 {
     2_000
+}
+
+fn default_stale_terms_ms() -> u64 {
+    60_000
 }
 
 fn default_log() -> String {
@@ -161,6 +170,13 @@ impl Config {
                 field: "lease_ttl_ms",
                 value: self.lease_ttl_ms,
                 allowed: "100 to 10000",
+            });
+        }
+        if self.stale_terms_ms > 3_600_000 {
+            return Err(ConfigError::Range {
+                field: "stale_terms_ms",
+                value: self.stale_terms_ms,
+                allowed: "0 to 3600000",
             });
         }
         if !(1..=1000).contains(&self.database_connections) {

@@ -26,17 +26,18 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Migrates the database and serves until SIGTERM or Ctrl-C; then finishes the calls under way.
 pub async fn serve(config: Config) -> Result<(), Box<dyn Error>> {
-    let redis = Redis::new(config.redis_url.reveal()).map_err(|error| {
+    let db = database::connect(&config).await?;
+    let redis = Redis::new(config.redis_url.reveal(), db.clone()).map_err(|error| {
         format!("redis_url is not an address such as redis://host:port/0: {error}")
     })?;
     let redis = Arc::new(redis);
-    let db = database::connect(&config).await?;
     database::migrate(&db).await?;
     let listener = TcpListener::bind(config.listen)
         .await
         .map_err(|error| format!("cannot listen on {}: {error}", config.listen))?;
     let (changes, watcher) = Changes::new(db.clone());
-    let tenants = Tenants::new(db.clone(), changes.clone());
+    let stale_for = Duration::from_millis(config.stale_terms_ms);
+    let tenants = Tenants::new(db.clone(), changes.clone(), stale_for);
     let (stop, stopping) = watch::channel(false);
     let app = App {
         leases: Leases::new(db.clone(), Arc::clone(&redis), tenants.clone(), config.lease_ttl_ms),

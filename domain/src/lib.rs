@@ -8,6 +8,7 @@
 //! | [`quantity`] | whole numbers of tokens and requests |
 //! | [`limit`] | what a plan allows: token buckets and their periods |
 //! | [`bucket`] | how a bucket refills and how much of it a lease gets |
+//! | [`lease`] | what an ask for a lease does to buckets and to what gateways hold |
 //! | [`price`], [`currency`] | what a plan charges |
 //! | [`money`] | exact amounts in a currency's minor unit |
 //! | [`plan`] | limits and prices together, checked |
@@ -22,6 +23,7 @@ pub mod bucket;
 pub mod currency;
 pub mod id;
 pub mod invoice;
+pub mod lease;
 pub mod limit;
 pub mod money;
 #[cfg(feature = "openapi")]

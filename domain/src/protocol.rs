@@ -59,6 +59,11 @@ pub struct LeaseAsk {
     /// Admitted in an outage without a lease; the buckets pay it, below zero if need be.
     #[serde(default)]
     pub owe: Amount,
+    /// A worker of the gateway was lost, and nobody knows what it had drawn from the lease `stamp`.
+    /// So another lease is wanted, and what is still held under this one counts until its end. Ignored
+    /// when `stamp` is not the current one.
+    #[serde(default)]
+    pub fresh: bool,
 }
 
 /// The answer to a [`LeaseRequest`], one for each tenant asked for, in the same order.

@@ -89,10 +89,16 @@ impl Context for Root {
         let Some(worker) = worker.as_mut() else {
             return;
         };
+        #[cfg(feature = "trap")]
+        if matches!(worker.calls.get(&token), Some(Call::Leases(_))) {
+            crate::trap::on_leases();
+        }
         match worker.calls.remove(&token) {
             Some(Call::Leases(asked)) => worker.on_leases(asked, &answer, now_ns),
             Some(Call::Usage) => worker.on_usage(&answer, now_ns),
-            Some(Call::Orphan { place, sequence }) => worker.on_orphan(place, sequence, &answer),
+            Some(Call::Orphan { place, batch }) => {
+                worker.on_orphan(place, &batch, &answer, now_ns);
+            }
             Some(Call::Config) => worker.on_config(&answer, now_ns),
             None => {}
         }
@@ -100,7 +106,7 @@ impl Context for Root {
 
     fn on_done(&mut self) -> bool {
         if let Some(worker) = self.worker.borrow_mut().as_mut() {
-            worker.on_done(host::now_ns());
+            return worker.on_done(host::now_ns());
         }
         true
     }
@@ -136,6 +142,8 @@ impl HttpContext for Request {
             }
             _ => Decision::Refuse(Refused::MissingCredential),
         };
+        #[cfg(feature = "trap")]
+        crate::trap::on_request(worker);
         match decision {
             Decision::Admit(fields) => {
                 self.fields = fields;

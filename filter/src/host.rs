@@ -72,6 +72,11 @@ pub fn clear(key: &str) {
     let _ = hostcalls::set_shared_data(key, None, None);
 }
 
+/// Tells Envoy that the root context, which was asked to end, is done.
+pub fn done() {
+    let _ = hostcalls::done();
+}
+
 /// Runs `action` on behalf of the paused stream `context`; nothing happens if it is gone.
 pub fn with_stream(context: u32, root: u32, action: impl FnOnce()) {
     if hostcalls::set_effective_context(context).is_ok() {

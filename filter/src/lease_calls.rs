@@ -9,12 +9,13 @@ use weir_domain::{
 };
 
 use crate::{
+    ending::Ending,
     host,
     http_call::{self, Answer},
     refusal::Refused,
-    slot::{CallBasis, Slot, least_want},
+    slot::{CallBasis, Called, Slot, least_want},
     stats::Counter,
-    tenant::PendingCall,
+    tenant::{PendingCall, Tenant},
     tenants::Index,
     worker::{Call, Worker},
 };
@@ -46,6 +47,8 @@ impl Worker {
         for index in std::mem::take(&mut self.to_ask) {
             if self.prepare_call(index, now_ns) {
                 ready.push(index);
+            } else {
+                self.forget_unasked(index);
             }
         }
         for indexes in ready.chunks(MAX_LEASES_PER_CALL) {
@@ -63,7 +66,7 @@ impl Worker {
             return false;
         }
         let need = tenant.waiters.front().map_or(Amount::ZERO, |waiter| waiter.cost);
-        let number = self.number;
+        let (number, generation) = (self.number, self.generation);
         let basis = host::update(&tenant.slot_key, |bytes| {
             if bytes.is_none() {
                 let first = CallBasis {
@@ -72,18 +75,28 @@ impl Worker {
                     spent: Amount::ZERO,
                     refund: Amount::ZERO,
                     owe: Amount::ZERO,
+                    fresh: false,
                 };
                 return (None, (!need.is_zero()).then_some(first));
             }
             let mut slot = Slot::decode(bytes);
-            let basis = slot.start_call(number, need, now_ns);
+            let basis = slot.start_call(number, need, generation, now_ns);
             (basis.as_ref().and_then(|_| slot.encode()), basis)
         });
         let Some(basis) = basis.flatten() else {
             return false;
         };
-        self.queue_call(index, need, basis, now_ns);
+        self.queue_call(index, need, basis);
         true
+    }
+
+    /// A tenant that nobody has confirmed, and that is not asked for because whose request it was has
+    /// left, must not take the place of one that is.
+    fn forget_unasked(&mut self, index: Index) {
+        let unasked = |tenant: &mut Tenant| !tenant.proven && tenant.is_idle();
+        if self.tenants.get_mut(index).is_some_and(unasked) {
+            self.tenants.remove(index);
+        }
     }
 
     /// Gives a tenant's lease back when this gateway has no use for it.
@@ -102,12 +115,12 @@ impl Worker {
             (basis.as_ref().and_then(|_| slot.encode()), basis)
         });
         if let Some(basis) = basis.flatten() {
-            self.queue_call(index, Amount::ZERO, basis, now_ns);
+            self.queue_call(index, Amount::ZERO, basis);
             self.lease_calls.retries.push(index);
         }
     }
 
-    fn queue_call(&mut self, index: Index, need: Amount, basis: CallBasis, now_ns: u64) {
+    fn queue_call(&mut self, index: Index, need: Amount, basis: CallBasis) {
         let Some(tenant) = self.tenants.get_mut(index) else {
             return;
         };
@@ -120,10 +133,11 @@ impl Worker {
             spent: basis.spent,
             refund: basis.refund,
             owe: basis.owe,
+            fresh: basis.fresh,
         };
         tenant.next_call += 1;
-        tenant.call =
-            Some(PendingCall { ask, since_ns: now_ns, sent_ns: 0, retry_ns: 0, failures: 0 });
+        let generation = self.generation;
+        tenant.call = Some(PendingCall { ask, generation, sent_ns: 0, retry_ns: 0, failures: 0 });
     }
 
     fn send_leases(&mut self, indexes: &[Index], now_ns: u64) {
@@ -188,11 +202,14 @@ impl Worker {
         self.stats.count(Counter::LeaseCallFailures);
         host::warn(&format!("weir: no leases from the control plane: {why}"));
         for index in asked {
-            if let Some(call) = self.tenants.get_mut(index).and_then(|tenant| tenant.call.as_mut())
-            {
+            let Some(tenant) = self.tenants.get_mut(index) else {
+                continue;
+            };
+            if let Some(call) = tenant.call.as_mut() {
                 call.retry_ns = now_ns + http_call::backoff_ns(call.failures);
                 call.failures += 1;
                 self.lease_calls.retries.push(index);
+                note_failure(&tenant.slot_key, now_ns);
             }
         }
     }
@@ -212,10 +229,22 @@ impl Worker {
             TenantState::Active => {
                 tenant.suspended_until_ns = 0;
                 tenant.refusal = None;
-                let number = self.number;
+                let changed_ns = tenant.changed_ns;
+                let called = Called {
+                    caller: self.number,
+                    need: call.ask.need,
+                    generation: call.generation,
+                    sent_ns: call.sent_ns,
+                };
+                // What this worker left for others to say when it began to end has been heard.
+                let heard =
+                    if self.ending == Ending::Running { Amount::ZERO } else { call.ask.owe };
                 let owes = host::update(&tenant.slot_key, |bytes| {
                     let mut slot = Slot::decode(bytes);
-                    slot.apply(answer, call.ask.need, number, call.sent_ns, now_ns);
+                    slot.owed = slot.owed.saturating_sub(heard);
+                    slot.apply(answer, &called, now_ns);
+                    // The slot may have been made anew since that change was noted in it.
+                    slot.must_ask |= call.sent_ns < changed_ns;
                     (slot.encode(), !slot.owed.is_zero())
                 });
                 self.tenants.prove(index);
@@ -254,10 +283,19 @@ fn clear_slot(key: &str) -> bool {
     let owes = host::update(key, |bytes| {
         let owed = Slot::decode(bytes).owed;
         let left = Slot { owed, ..Slot::default() };
-        if owed.is_zero() { (None, false) } else { (left.encode(), true) }
+        if owed.is_zero() { (Some(Vec::new()), false) } else { (left.encode(), true) }
     });
-    if owes != Some(true) {
-        host::clear(key);
-    }
     owes == Some(true)
+}
+
+/// Has all workers know that calls for this tenant fail.
+fn note_failure(key: &str, now_ns: u64) {
+    host::update(key, |bytes| {
+        let mut slot = Slot::decode(bytes);
+        if bytes.is_none() || slot.failing_ns != 0 {
+            return (None, ());
+        }
+        slot.failing_ns = now_ns;
+        (slot.encode(), ())
+    });
 }

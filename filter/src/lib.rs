@@ -11,8 +11,10 @@
 //! | [`slot`] | the gateway's lease in shared data, drawn on by all workers |
 //! | [`lease_calls`], [`sweep`] | leases: asked for, renewed, given back |
 //! | [`usage`], [`usage_calls`] | usage: counted, frozen, sent until acknowledged |
+//! | [`places`] | who stands where among the gateway's workers, and who is gone |
 //! | [`refresher`] | the worker that hears of changes and posts what others left |
 //! | [`outage`] | the outage contract: what passes while no lease can be had |
+//! | [`ending`] | how a worker ends whose configuration was replaced |
 //! | [`refusal`] | what a refused client is told |
 //! | [`stats`] | counters |
 //!
@@ -21,10 +23,12 @@
 
 pub mod config;
 pub mod contexts;
+pub mod ending;
 pub mod host;
 pub mod http_call;
 pub mod lease_calls;
 pub mod outage;
+pub mod places;
 pub mod refresher;
 pub mod refusal;
 pub mod slot;
@@ -32,6 +36,8 @@ pub mod stats;
 pub mod sweep;
 pub mod tenant;
 pub mod tenants;
+#[cfg(feature = "trap")]
+pub mod trap;
 pub mod usage;
 pub mod usage_calls;
 pub mod waiters;

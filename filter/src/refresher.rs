@@ -12,11 +12,11 @@ use weir_domain::{
 use crate::{
     host,
     http_call::{self, Answer},
+    places::{self, Found, outbox_key},
     slot::Slot,
     stats::Counter,
     tenants::Index,
-    usage::Outbox,
-    usage_calls::{GONE_NS, Registration, outbox_key, worker_key},
+    usage::{Frozen, Outbox},
     worker::{Call, Worker},
 };
 
@@ -45,6 +45,8 @@ struct Changes {
     sequence: u64,
     /// The latest changes, the last of which has the number `sequence`; `None` is all tenants.
     recent: Vec<Option<TenantId>>,
+    /// When all tenants may have changed.
+    all_changed_ns: u64,
 }
 
 #[derive(Debug, Default)]
@@ -56,9 +58,17 @@ pub struct Refresher {
     failures: u32,
     /// The sequence of changes that this worker has heard.
     heard: Option<u64>,
+    all_changed_ns: u64,
     orphan_under_way: bool,
     /// The place to look for orphans at first.
     next_orphan: u32,
+}
+
+impl Refresher {
+    #[cfg(feature = "trap")]
+    pub fn is_owner(&self) -> bool {
+        self.is_owner
+    }
 }
 
 impl Changes {
@@ -74,8 +84,11 @@ impl Changes {
         self.recent.get(self.recent.len().checked_sub(missed)?..)
     }
 
-    fn add(&mut self, answer: &ConfigAnswer) {
+    fn add(&mut self, answer: &ConfigAnswer, now_ns: u64) {
         self.revision = answer.revision;
+        if answer.reset {
+            self.all_changed_ns = now_ns;
+        }
         let all = answer.reset.then_some(None);
         let changed = all.into_iter().chain(answer.tenants.iter().cloned().map(Some));
         for change in changed {
@@ -84,6 +97,14 @@ impl Changes {
         }
         let excess = self.recent.len().saturating_sub(MAX_RECENT);
         self.recent.drain(..excess);
+    }
+}
+
+impl Refresher {
+    /// When all tenants may have changed, as far as this worker has heard; what was known of a tenant
+    /// before does not count.
+    pub fn all_changed_ns(&self) -> u64 {
+        self.all_changed_ns
     }
 }
 
@@ -104,6 +125,10 @@ impl Worker {
     }
 
     fn elect(&mut self, now_ns: u64) {
+        #[cfg(feature = "trap")]
+        if !crate::trap::has_served() {
+            return;
+        }
         let mine = Owner { worker: self.name.clone(), beat_ns: now_ns };
         let owns = host::update(OWNER_KEY, |bytes| {
             let owner = bytes.and_then(|bytes| postcard::from_bytes::<Owner>(bytes).ok());
@@ -153,7 +178,7 @@ impl Worker {
         host::update(CHANGES_KEY, |bytes| {
             let mut changes: Changes =
                 bytes.and_then(|bytes| postcard::from_bytes(bytes).ok()).unwrap_or_default();
-            changes.add(&answer);
+            changes.add(&answer, now_ns);
             (postcard::to_allocvec(&changes).ok(), ())
         });
         self.hear_changes(now_ns);
@@ -173,6 +198,7 @@ impl Worker {
     pub fn hear_changes(&mut self, now_ns: u64) {
         let changes = Changes::load();
         let heard = self.refresher.heard.replace(changes.sequence);
+        self.refresher.all_changed_ns = changes.all_changed_ns;
         if heard == Some(changes.sequence) {
             return;
         }
@@ -213,69 +239,84 @@ impl Worker {
         }
     }
 
-    /// Posts the oldest batch of a worker that is gone; the next ones follow when it is stored.
+    /// Looks who is gone, and posts the oldest batch of one of them; the next one follows when it is
+    /// stored.
     fn adopt_orphans(&mut self, now_ns: u64) {
+        let places = places::count();
+        let mut gone = Vec::new();
+        for place in 0..places {
+            let found = places::look(place, now_ns);
+            if found == Found::Lost {
+                self.stats.count(Counter::LostWorkers);
+            }
+            if found != Found::Nothing {
+                gone.push(place);
+            }
+        }
         if self.refresher.orphan_under_way {
             return;
         }
-        let places = (0..).take_while(|place| host::read(&worker_key(*place)).is_some()).count();
-        let places = u32::try_from(places).unwrap_or(u32::MAX);
         // From the one after the last: one that is refused must not hold up the others.
         let first = self.refresher.next_orphan;
-        for place in (0..places).map(|step| (first + step) % places) {
-            if !self.is_gone(place, now_ns) {
-                continue;
-            }
-            let outbox = Outbox::decode(host::read(&outbox_key(place)).as_deref());
-            let Some(batch) = outbox.batches.first() else {
-                continue;
-            };
-            self.refresher.next_orphan = (place + 1) % places;
-            if let Some(token) =
-                http_call::post(&self.config.control_plane, USAGE_PATH, &batch.body)
-            {
-                self.refresher.orphan_under_way = true;
-                self.calls.insert(token, Call::Orphan { place, sequence: batch.sequence });
-            }
+        let in_turn = gone.iter().filter(|place| **place >= first);
+        let orphan = in_turn
+            .chain(gone.iter().filter(|place| **place < first))
+            .find_map(|place| Some((*place, places::outbox(*place).batches.into_iter().next()?)));
+        let Some((place, batch)) = orphan else {
             return;
+        };
+        self.refresher.next_orphan = place + 1;
+        if let Some(token) = http_call::post(&self.config.control_plane, USAGE_PATH, &batch.body) {
+            self.refresher.orphan_under_way = true;
+            self.calls.insert(token, Call::Orphan { place, batch });
         }
-    }
-
-    /// Whether the worker at `place` has been silent for so long that it must be gone.
-    fn is_gone(&self, place: u32, now_ns: u64) -> bool {
-        host::read(&worker_key(place))
-            .and_then(|bytes| postcard::from_bytes::<Registration>(&bytes).ok())
-            .is_some_and(|registration| {
-                registration.worker != self.name
-                    && now_ns.saturating_sub(registration.beat_ns) >= GONE_NS
-            })
     }
 
     /// The answer to a batch of a worker that is gone.
-    pub fn on_orphan(&mut self, place: u32, sequence: u64, answer: &Answer) {
+    pub fn on_orphan(&mut self, place: u32, batch: &Frozen, answer: &Answer, now_ns: u64) {
         self.refresher.orphan_under_way = false;
-        match answer.parse::<UsageAnswer>() {
+        let stored = answer.parse::<UsageAnswer>();
+        // As with a worker's own: see UsageCalls::start_anew.
+        let sender = host::nonce().filter(|_| stored.is_err() && answer.is_conflict());
+        let requests = host::update(&outbox_key(place), |bytes| {
+            let mut outbox = Outbox::decode(bytes);
+            // Another refresher was faster, and the place may have another worker by now.
+            if outbox.batches.first() != Some(batch) {
+                return (None, 0);
+            }
+            if let Some(sender) = &sender {
+                return (Some(outbox.renamed(sender).encode()), 0);
+            }
+            if stored.is_err() {
+                return (None, 0);
+            }
+            let requests = outbox.acknowledge(batch.sequence);
+            (Some(outbox.encode()), requests)
+        });
+        match stored {
             Ok(_) => {
                 self.stats.count(Counter::OrphansPosted);
-                let requests = host::update(&outbox_key(place), |bytes| {
-                    let mut outbox = Outbox::decode(bytes);
-                    let requests = outbox.acknowledge(sequence);
-                    (Some(outbox.encode()), requests)
-                });
                 self.stats.add(Counter::Stored, requests.unwrap_or(0));
-            }
-            Err(why) => {
-                host::warn(&format!(
-                    "weir: usage of a worker that is gone is not stored yet: {why}"
-                ));
-                // As with a worker's own: see UsageCalls::start_anew.
-                if let Some(sender) = host::nonce().filter(|_| answer.is_conflict()) {
-                    host::update(&outbox_key(place), |bytes| {
-                        (Some(Outbox::decode(bytes).renamed(&sender).encode()), ())
-                    });
+                if self.refresher.is_owner {
+                    self.adopt_orphans(now_ns);
                 }
             }
+            Err(why) => host::warn(&format!(
+                "weir: usage of a worker that is gone is not stored yet: {why}"
+            )),
         }
+    }
+
+    /// Gives up the office, so that another worker need not wait for this one to fall silent.
+    pub fn resign(&mut self) {
+        if !std::mem::take(&mut self.refresher.is_owner) {
+            return;
+        }
+        host::update(OWNER_KEY, |bytes| {
+            let owner = bytes.and_then(|bytes| postcard::from_bytes::<Owner>(bytes).ok());
+            let mine = owner.is_some_and(|owner| owner.worker == self.name);
+            (mine.then(Vec::new), ())
+        });
     }
 }
 
@@ -305,8 +346,9 @@ mod tests {
     #[test]
     fn workers_catch_up_on_what_they_missed() {
         let mut changes = Changes::default();
-        changes.add(&answer(5, true, &[]));
-        changes.add(&answer(6, false, &["a", "b"]));
+        changes.add(&answer(5, true, &[]), 1);
+        changes.add(&answer(6, false, &["a", "b"]), 2);
+        assert_eq!(changes.all_changed_ns, 1);
         assert_eq!((changes.revision, changes.sequence), (6, 3));
         assert_eq!(changes.since(3), Some(&[][..]));
         assert_eq!(changes.since(2).unwrap().len(), 1);
@@ -318,7 +360,7 @@ mod tests {
     fn who_missed_too_much_hears_that_all_changed() {
         let mut changes = Changes::default();
         for revision in 0..1_000 {
-            changes.add(&answer(revision, false, &["a"]));
+            changes.add(&answer(revision, false, &["a"]), revision);
         }
         assert_eq!(changes.recent.len(), MAX_RECENT);
         assert!(changes.since(1_000 - MAX_RECENT as u64).is_some());

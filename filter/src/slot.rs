@@ -21,8 +21,9 @@ pub struct Slot {
     pub free: Amount,
     /// Admitted by this gateway's workers and not yet said to the control plane.
     pub spent: Amount,
-    /// Drawn since `measured_ns`, less what came back; this is the demand that sizes the next lease.
-    pub drawn: Amount,
+    /// Noted as spent since `measured_ns`; this is the demand that sizes the next lease. What was only
+    /// drawn is none: leases would feed on themselves.
+    pub used: Amount,
     pub measured_ns: u64,
     /// What the last measurement says this gateway needs in [`LEASE_SPAN_NS`].
     pub demand: Amount,
@@ -43,12 +44,18 @@ pub struct Slot {
     pub outstanding: Amount,
     /// Spent, and said in the call under way.
     pub saying: Amount,
-    /// When the outage contract first decided since the last answer; 0 while it has not.
+    /// When a call first failed since the last answer; 0 while none has.
+    pub failing_ns: u64,
+    /// When the outage contract first decided, since an answer to which nothing was owed; 0 while it
+    /// has not.
     pub outage_ns: u64,
     /// What passed in grace since then.
     pub graced: Quantity,
     /// What passed without a lease, and is in no call yet.
     pub owed: Amount,
+    /// The gateway's generation when the lease was asked for: what workers had drawn from it that
+    /// were lost since counts as held.
+    pub generation: u64,
 }
 
 /// The control plane said no to `need`; until `until_ns` the gateway says so on its own.
@@ -80,8 +87,14 @@ pub struct Drawn {
 
 /// For how long a lease should last at the present demand.
 pub const LEASE_SPAN_NS: u64 = 1_000_000_000;
+/// Demand is measured over this at least. Workers note what they spent a slice at a time, and in a
+/// shorter time a slice would look like a multiple of the demand.
+const MEASURE_NS: u64 = LEASE_SPAN_NS / 4;
 /// How long a call is believed to be under way before another worker may call.
 const CALLER_NS: u64 = 2_000_000_000;
+/// The same where requests wait: shorter than they may wait, as the caller may be lost. Two calls do no
+/// harm, they only cost more.
+const CALLER_NS_WITH_NEED: u64 = 100_000_000;
 /// The least that a lease asks for, in requests of the cost at hand.
 const LEAST_REQUESTS: u64 = 32;
 
@@ -109,7 +122,6 @@ impl Slot {
             Amount { tokens: quarter(self.free.tokens), requests: quarter(self.free.requests) };
         let slice = cost.max(quarters);
         self.free = self.free.checked_sub(slice)?;
-        self.drawn = self.drawn.saturating_add(slice);
         self.outstanding = self.outstanding.saturating_add(slice);
         self.used_ns = now_ns;
         let low = self.is_low(now_ns) && now_ns >= self.caller_until_ns;
@@ -135,30 +147,44 @@ impl Slot {
     pub fn put_back(&mut self, stamp: &str, rest: Amount, spent: Amount) {
         if self.stamp == stamp {
             self.free = self.free.saturating_add(rest);
-            self.drawn = self.drawn.saturating_sub(rest);
+            self.used = self.used.saturating_add(spent);
             self.outstanding = self.outstanding.saturating_sub(rest).saturating_sub(spent);
             self.spent = self.spent.saturating_add(spent);
         }
     }
 
     /// Starts a call by `caller`, unless another worker's is under way. What was spent goes with it,
-    /// so it is taken out here; the caller must repeat the call until it is answered.
-    pub fn start_call(&mut self, caller: u64, need: Amount, now_ns: u64) -> Option<CallBasis> {
-        if now_ns < self.caller_until_ns && self.caller != caller {
+    /// so it is taken out here; the caller must repeat the call until it is answered. `generation` is
+    /// the gateway's: a lease of an older one is given up for a fresh one.
+    pub fn start_call(
+        &mut self,
+        caller: u64,
+        need: Amount,
+        generation: u64,
+        now_ns: u64,
+    ) -> Option<CallBasis> {
+        let patience_ns = if need.is_zero() { CALLER_NS } else { CALLER_NS_WITH_NEED };
+        let believed_until_ns = self.caller_until_ns.saturating_sub(CALLER_NS - patience_ns);
+        if now_ns < believed_until_ns && self.caller != caller {
             return None;
         }
         self.caller = caller;
         self.caller_until_ns = now_ns + CALLER_NS;
         self.measure(now_ns);
         let target = self.demand.max(least_want(need));
+        let fresh = !self.stamp.is_empty() && self.generation < generation;
         // A slot that must ask gives everything back, to be dealt a lease on the new terms.
-        let refund = if self.must_ask { std::mem::take(&mut self.free) } else { Amount::ZERO };
+        let gives_back = self.must_ask || fresh;
+        let refund = if gives_back { std::mem::take(&mut self.free) } else { Amount::ZERO };
+        // What is left of a lease that has ended is of no use.
+        let free = if self.is_live(now_ns) { self.free } else { Amount::ZERO };
         Some(CallBasis {
             stamp: self.stamp.clone(),
-            want: need.max(target.saturating_sub(self.free)),
+            want: need.max(target.saturating_sub(free)),
             spent: self.say_spent(),
             refund,
             owe: std::mem::take(&mut self.owed),
+            fresh,
         })
     }
 
@@ -170,13 +196,14 @@ impl Slot {
         self.caller = caller;
         self.caller_until_ns = now_ns + CALLER_NS;
         self.demand = Amount::ZERO;
-        self.drawn = Amount::ZERO;
+        self.used = Amount::ZERO;
         Some(CallBasis {
             stamp: self.stamp.clone(),
             want: Amount::ZERO,
             spent: self.say_spent(),
             refund: std::mem::take(&mut self.free),
             owe: std::mem::take(&mut self.owed),
+            fresh: false,
         })
     }
 
@@ -193,41 +220,45 @@ impl Slot {
         self.spent.saturating_add(self.saying).saturating_add(others)
     }
 
-    /// Turns what was drawn since the last measurement into the demand per lease span. Demand rises
-    /// at once and halves when it falls.
+    /// Turns what was used since the last measurement into the demand per lease span. Demand rises at
+    /// once and halves when it falls.
     fn measure(&mut self, now_ns: u64) {
-        let elapsed_ns = now_ns.saturating_sub(self.measured_ns).max(1_000_000);
-        let per_span = |drawn: Quantity, before: Quantity| {
-            let now = u128::from(drawn.get()) * u128::from(LEASE_SPAN_NS) / u128::from(elapsed_ns);
+        if self.measured_ns == 0 {
+            self.measured_ns = now_ns;
+        }
+        let elapsed_ns = now_ns.saturating_sub(self.measured_ns);
+        let is_long_enough = elapsed_ns >= MEASURE_NS;
+        let span_ns = u128::from(elapsed_ns.max(MEASURE_NS));
+        let per_span = |used: Quantity, before: Quantity| {
+            let now = u128::from(used.get()) * u128::from(LEASE_SPAN_NS) / span_ns;
             let now = u64::try_from(now).unwrap_or(u64::MAX);
-            Quantity::clamped(now.max(before.get() / 2))
+            let least = if is_long_enough { before.get() / 2 } else { before.get() };
+            Quantity::clamped(now.max(least))
         };
         self.demand = Amount {
-            tokens: per_span(self.drawn.tokens, self.demand.tokens),
-            requests: per_span(self.drawn.requests, self.demand.requests),
+            tokens: per_span(self.used.tokens, self.demand.tokens),
+            requests: per_span(self.used.requests, self.demand.requests),
         };
-        self.drawn = Amount::ZERO;
-        self.measured_ns = now_ns;
+        if is_long_enough {
+            self.used = Amount::ZERO;
+            self.measured_ns = now_ns;
+        }
     }
 
-    /// Takes in the answer to a call that `caller` sent at `sent_ns`.
-    pub fn apply(
-        &mut self,
-        answer: &LeaseAnswer,
-        need: Amount,
-        caller: u64,
-        sent_ns: u64,
-        now_ns: u64,
-    ) {
+    /// Takes in the answer to `call`.
+    pub fn apply(&mut self, answer: &LeaseAnswer, call: &Called, now_ns: u64) {
+        let Called { caller, need, generation, sent_ns } = *call;
         if self.caller == caller {
             self.caller_until_ns = 0;
         }
+        self.failing_ns = 0;
         // An answer of an older lease that was overtaken on the way.
-        if answer.stamp != self.stamp && answer.now_ms < self.now_ms {
+        if answer.stamp != self.stamp && answer.now_ms < self.now_ms && self.is_live(now_ns) {
             return;
         }
         if answer.stamp != self.stamp {
             self.stamp.clone_from(&answer.stamp);
+            self.generation = self.generation.max(generation);
             self.free = Amount::ZERO;
             self.spent = Amount::ZERO;
             self.outstanding = Amount::ZERO;
@@ -240,19 +271,32 @@ impl Slot {
         self.limits.clone_from(&answer.limits);
         self.limits_ns = now_ns;
         self.saying = Amount::ZERO;
-        self.outage_ns = 0;
-        self.graced = Quantity::ZERO;
+        if self.owed.is_zero() {
+            self.outage_ns = 0;
+            self.graced = Quantity::ZERO;
+        }
+        self.note_refusal(answer, need, now_ns);
+    }
+
+    fn note_refusal(&mut self, answer: &LeaseAnswer, need: Amount, now_ns: u64) {
+        // Where nothing was needed, it is about the least that a request takes.
+        let need = if need.is_zero() { Amount::request(Quantity::ONE) } else { need };
         // Nothing granted, and nothing to wait for: the answer to a repeated call that came too late.
         let refused = answer.state == TenantState::Active
             && answer.ask_again_ms > 0
             && !answer.granted.covers(need)
             && !self.must_ask;
         let after = |ms: u64| now_ns.saturating_add(ms.saturating_mul(1_000_000));
-        self.refusal = refused.then(|| Refusal {
-            need,
-            until_ns: after(answer.ask_again_ms),
-            retry_ns: (answer.retry_after_ms > 0).then(|| after(answer.retry_after_ms)),
-        });
+        if refused {
+            self.refusal = Some(Refusal {
+                need,
+                until_ns: after(answer.ask_again_ms),
+                retry_ns: (answer.retry_after_ms > 0).then(|| after(answer.retry_after_ms)),
+            });
+        } else if !answer.granted.is_zero() {
+            // Who gave back or only said what was spent has not heard that there is more.
+            self.refusal = None;
+        }
     }
 
     /// Something about the tenant changed: nothing is drawn before the control plane was asked again.
@@ -269,6 +313,16 @@ pub fn least_want(need: Amount) -> Amount {
     Amount { tokens: times(need.tokens), requests: times(need.requests) }
 }
 
+/// A call for a lease, as it was made.
+#[derive(Debug, Clone, Copy)]
+pub struct Called {
+    pub caller: u64,
+    pub need: Amount,
+    /// The gateway's, when the call was put together.
+    pub generation: u64,
+    pub sent_ns: u64,
+}
+
 /// What a call for a lease starts from.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CallBasis {
@@ -277,6 +331,7 @@ pub struct CallBasis {
     pub spent: Amount,
     pub refund: Amount,
     pub owe: Amount,
+    pub fresh: bool,
 }
 
 /// The clock that stamps usage: anchored at the moment the call was sent, it runs at most a call's

@@ -33,9 +33,11 @@ pub enum Counter {
     ConfigCallFailures,
     RefresherTerms,
     OrphansPosted,
+    /// Workers that were found gone without having ended.
+    LostWorkers,
 }
 
-const COUNTERS: [(Counter, &str); 24] = [
+const COUNTERS: [(Counter, &str); 25] = [
     (Counter::Admitted, "weir.admitted"),
     (Counter::AdmittedTokens, "weir.admitted_tokens"),
     (Counter::Stored, "weir.stored"),
@@ -60,6 +62,7 @@ const COUNTERS: [(Counter, &str); 24] = [
     (Counter::ConfigCallFailures, "weir.config_call_failures"),
     (Counter::RefresherTerms, "weir.refresher_terms"),
     (Counter::OrphansPosted, "weir.orphans_posted"),
+    (Counter::LostWorkers, "weir.lost_workers"),
 ];
 
 /// Counts since the last tick.

@@ -71,7 +71,9 @@ impl Worker {
         }
         let slot = host::read(&tenant.slot_key).map(|bytes| Slot::decode(Some(&bytes)));
         let idle = tenant.is_idle();
-        if slot.as_ref().is_some_and(|slot| !slot.owed.is_zero()) {
+        // Whose call is under way says what is owed when it is answered.
+        let owes = |slot: &Slot| !slot.owed.is_zero() && now_ns >= slot.caller_until_ns;
+        if idle && slot.as_ref().is_some_and(owes) {
             self.ask_for(index);
             return true;
         }

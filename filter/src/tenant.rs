@@ -45,6 +45,9 @@ pub struct Tenant {
     pub next_call: u64,
     pub call: Option<PendingCall>,
     pub waiters: VecDeque<Waiter>,
+    /// They don't stand in the order of their contexts: Envoy's numbers began anew, or a filter before
+    /// this one held requests back.
+    is_permuted: bool,
     /// Whether the worker's list of tenants to ask for holds this one.
     pub ask_queued: bool,
     /// Whether the worker's list of active tenants holds this one.
@@ -57,8 +60,8 @@ pub struct Tenant {
 #[derive(Debug)]
 pub struct PendingCall {
     pub ask: LeaseAsk,
-    /// When it was put together.
-    pub since_ns: u64,
+    /// The gateway's generation when it was put together.
+    pub generation: u64,
     pub sent_ns: u64,
     pub retry_ns: u64,
     pub failures: u32,
@@ -70,6 +73,8 @@ pub struct Waiter {
     pub context: u32,
     pub cost: Amount,
     pub deadline_ns: u64,
+    /// Its client left. The oldest in a list is never one of these.
+    pub gone: bool,
 }
 
 /// A tenant's limits as the control plane last told them.
@@ -81,9 +86,14 @@ pub struct Limits {
 
 const NS_PER_MINUTE: i64 = 60_000_000_000;
 
+/// Where a tenant's slot is kept.
+pub fn slot_key(id: &TenantId) -> String {
+    format!("weir/1/slot/{id}")
+}
+
 impl Tenant {
     pub fn new(id: TenantId) -> Self {
-        let slot_key = format!("weir/1/slot/{id}");
+        let slot_key = slot_key(&id);
         Self {
             id,
             slot_key,
@@ -105,6 +115,7 @@ impl Tenant {
             next_call: 1,
             call: None,
             waiters: VecDeque::new(),
+            is_permuted: false,
             ask_queued: false,
             listed: false,
             waiting_listed: false,
@@ -227,6 +238,45 @@ impl Tenant {
             && !self.ask_queued
     }
 
+    /// Has a request wait, behind the others.
+    pub fn push_waiter(&mut self, waiter: Waiter) {
+        let last = self.waiters.back();
+        self.is_permuted =
+            last.is_some_and(|last| self.is_permuted || waiter.context < last.context);
+        self.waiters.push_back(waiter);
+    }
+
+    /// The oldest that waits does not wait any more.
+    pub fn pop_waiter(&mut self) {
+        self.waiters.pop_front();
+        self.drop_gone();
+    }
+
+    /// Takes the request `context` out of those that wait; `false` if it is not among them. Envoy
+    /// counts contexts up, so mostly it is found by halves, and those behind it don't move: when
+    /// thousands leave at once, each costs next to nothing.
+    pub fn forget_waiter(&mut self, context: u32) -> bool {
+        let place = if self.is_permuted {
+            self.waiters.iter().position(|waiter| waiter.context == context)
+        } else {
+            self.waiters.binary_search_by_key(&context, |waiter| waiter.context).ok()
+        };
+        let Some(waiter) = place.and_then(|place| self.waiters.get_mut(place)) else {
+            return false;
+        };
+        let waits = !std::mem::replace(&mut waiter.gone, true);
+        waiter.cost = Amount::ZERO;
+        self.drop_gone();
+        waits
+    }
+
+    /// The first one is always one that waits.
+    fn drop_gone(&mut self) {
+        while self.waiters.front().is_some_and(|waiter| waiter.gone) {
+            self.waiters.pop_front();
+        }
+    }
+
     /// All that the waiting requests take together.
     pub fn waiting_cost(&self) -> Amount {
         self.waiters.iter().fold(Amount::ZERO, |sum, waiter| sum.saturating_add(waiter.cost))
@@ -276,6 +326,33 @@ mod tests {
         let surrendered = tenant.surrender();
         assert_eq!((surrendered.rest, surrendered.spent.tokens.get()), (ONE, 2));
         assert!(!tenant.take(ONE, 10, &mut usage), "nothing is left after that");
+    }
+
+    #[test]
+    fn who_left_is_not_waited_for() {
+        let mut tenant = Tenant::new(TenantId::new("acme").unwrap());
+        for context in [7, 9, 12, 1, 2] {
+            tenant.push_waiter(Waiter { context, cost: ONE, deadline_ns: 0, gone: false });
+        }
+        assert!(!tenant.forget_waiter(8));
+        assert!(tenant.forget_waiter(9) && !tenant.forget_waiter(9));
+        assert_eq!((tenant.waiting_cost().tokens.get(), tenant.waiters.len()), (4, 5));
+        assert!(tenant.forget_waiter(7), "and with it the one behind it");
+        assert_eq!(tenant.waiters.front().unwrap().context, 12);
+        assert!(tenant.forget_waiter(1), "after the contexts began anew");
+        assert!(tenant.forget_waiter(12) && tenant.forget_waiter(2));
+        assert!(tenant.waiters.is_empty());
+    }
+
+    #[test]
+    fn waiters_are_found_in_whatever_order_they_came() {
+        let mut tenant = Tenant::new(TenantId::new("acme").unwrap());
+        for context in [9, 7, 12] {
+            tenant.push_waiter(Waiter { context, cost: ONE, deadline_ns: 0, gone: false });
+        }
+        assert!(tenant.forget_waiter(7) && tenant.forget_waiter(9));
+        tenant.pop_waiter();
+        assert!(tenant.waiters.is_empty());
     }
 
     #[test]

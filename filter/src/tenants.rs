@@ -63,7 +63,13 @@ impl Tenants {
         if self.unproven >= MAX_UNPROVEN {
             return Known::Overloaded;
         }
+        Known::Tenant(self.add(id, now_ns))
+    }
+
+    /// Adds a tenant, to be proven or removed.
+    pub fn add(&mut self, id: TenantId, now_ns: u64) -> Index {
         self.unproven += 1;
+        let credential = id.as_str().as_bytes().to_vec();
         let index = self.free.pop().unwrap_or(self.entries.len());
         if index == self.entries.len() {
             self.entries.push(None);
@@ -75,8 +81,8 @@ impl Tenants {
             tenant.next_call = now_ns / 1_000 + 1;
             *entry = Some(tenant);
         }
-        self.by_credential.insert(credential.to_vec(), index);
-        Known::Tenant(index)
+        self.by_credential.insert(credential, index);
+        index
     }
 
     pub fn get_mut(&mut self, index: Index) -> Option<&mut Tenant> {

@@ -1,38 +1,16 @@
 //! Sends usage: one frozen batch at a time, kept in shared data until it is acknowledged, so that
 //! another worker can post it when this one is gone.
 
-use serde::{Deserialize, Serialize};
 use weir_domain::{protocol::USAGE_PATH, usage::UsageAnswer};
 
 use crate::{
     host,
     http_call::{self, Answer},
+    places::{self, BEAT_NS, Found, outbox_key},
     stats::Counter,
     usage::{Outbox, freeze},
     worker::{Call, Worker},
 };
-
-/// How often a worker says that it lives, in ns.
-const BEAT_NS: u64 = 1_000_000_000;
-/// A worker that has been silent for this long is taken for gone.
-pub const GONE_NS: u64 = 5_000_000_000;
-/// The most workers of one Envoy.
-const MAX_PLACES: u32 = 4_096;
-
-/// Where a worker of this gateway stands; places of workers that are gone are used again.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Registration {
-    pub worker: String,
-    pub beat_ns: u64,
-}
-
-pub fn worker_key(place: u32) -> String {
-    format!("weir/1/worker/{place}")
-}
-
-pub fn outbox_key(place: u32) -> String {
-    format!("weir/1/outbox/{place}")
-}
 
 /// The state of this worker's sending.
 #[derive(Debug, Default)]
@@ -46,6 +24,8 @@ pub struct UsageCalls {
     frozen_ns: u64,
     flushed_ns: u64,
     beat_ns: u64,
+    /// Others took this worker for gone, and its place with what lay there is theirs.
+    displaced: bool,
     in_flight: bool,
     retry_ns: u64,
     failures: u32,
@@ -58,52 +38,9 @@ impl UsageCalls {
         self.stuck
     }
 
-    /// Takes the first free place; `false` if there is none.
-    pub fn register(&mut self, worker: &str, now_ns: u64) -> bool {
-        let mine = Registration { worker: worker.to_owned(), beat_ns: now_ns };
-        for place in 0..MAX_PLACES {
-            if host::read(&outbox_key(place)).is_some() {
-                continue;
-            }
-            let taken = host::update(&worker_key(place), |bytes| {
-                let holder =
-                    bytes.and_then(|bytes| postcard::from_bytes::<Registration>(bytes).ok());
-                match holder {
-                    Some(holder) if now_ns.saturating_sub(holder.beat_ns) < GONE_NS => {
-                        (None, false)
-                    }
-                    _ => (postcard::to_allocvec(&mine).ok(), true),
-                }
-            });
-            if taken == Some(true) {
-                self.place = place;
-                self.beat_ns = now_ns;
-                return true;
-            }
-        }
-        host::warn("weir: there is no place left for this worker");
-        false
-    }
-
-    fn beat(&mut self, worker: &str, now_ns: u64) {
-        if now_ns.saturating_sub(self.beat_ns) < BEAT_NS {
-            return;
-        }
-        self.beat_ns = now_ns;
-        let mine = Registration { worker: worker.to_owned(), beat_ns: now_ns };
-        let still_mine = host::update(&worker_key(self.place), |bytes| {
-            let holder = bytes.and_then(|bytes| postcard::from_bytes::<Registration>(bytes).ok());
-            match holder {
-                Some(holder) if holder.worker == worker => {
-                    (postcard::to_allocvec(&mine).ok(), true)
-                }
-                _ => (None, false),
-            }
-        });
-        // This worker stood still for so long that its place was given away.
-        if still_mine == Some(false) && self.register(worker, now_ns) {
-            self.keep();
-        }
+    /// Where its worker stands.
+    pub fn place(&self) -> u32 {
+        self.place
     }
 
     /// The control plane has lost what it acknowledged (a database restored from a backup, say),
@@ -115,11 +52,13 @@ impl UsageCalls {
         self.outbox = self.outbox.renamed(&sender);
         self.sequence = self.outbox.batches.last().map_or(0, |batch| batch.sequence);
         self.sender = Some(sender);
-        self.keep();
     }
 
-    /// Keeps what is not acknowledged in shared data.
-    fn keep(&self) {
+    /// Keeps what is not acknowledged in shared data, at the place of `worker`.
+    fn keep(&self, worker: &str) {
+        if !places::is_held_by(self.place, worker) {
+            return;
+        }
         let bytes = self.outbox.encode();
         if bytes.is_empty() {
             host::clear(&outbox_key(self.place));
@@ -130,10 +69,36 @@ impl UsageCalls {
 }
 
 impl Worker {
+    /// Takes a place among the gateway's workers; `false` if there is none.
+    pub fn register(&mut self, now_ns: u64) -> bool {
+        let Some((place, found)) = places::take(&self.name, now_ns) else {
+            return false;
+        };
+        if found == Found::Lost {
+            self.stats.count(Counter::LostWorkers);
+        }
+        self.usage_calls.place = place;
+        self.usage_calls.beat_ns = now_ns;
+        true
+    }
+
+    fn beat(&mut self, now_ns: u64) {
+        let calls = &mut self.usage_calls;
+        if now_ns.saturating_sub(calls.beat_ns) >= BEAT_NS {
+            calls.beat_ns = now_ns;
+            calls.displaced |= !places::beat(calls.place, &self.name, now_ns);
+        }
+        if calls.displaced && !calls.in_flight {
+            // What lies there is others' to post by now, maybe under another name, so this worker
+            // must not post it too.
+            calls.outbox = Outbox::default();
+            self.usage_calls.displaced = !self.register(now_ns);
+        }
+    }
+
     /// Freezes what was counted when it is time, and sends what is frozen.
     pub fn send_usage(&mut self, now_ns: u64) {
-        let worker = self.name.clone();
-        self.usage_calls.beat(&worker, now_ns);
+        self.beat(now_ns);
         let calls = &self.usage_calls;
         let due = now_ns.saturating_sub(calls.flushed_ns) >= self.config.flush_ms * 1_000_000;
         if calls.outbox.batches.is_empty() && (due || self.usage.is_full()) {
@@ -182,7 +147,7 @@ impl Worker {
             calls.sequence = sequence;
             calls.frozen_ns = now_ns;
             calls.outbox.batches.push(batch);
-            calls.keep();
+            calls.keep(&self.name);
         }
     }
 
@@ -196,12 +161,13 @@ impl Worker {
                 calls.failures = 0;
                 calls.retry_ns = 0;
                 let requests = calls.outbox.acknowledge(stored.sequence);
-                calls.keep();
+                calls.keep(&self.name);
                 self.stats.add(Counter::Stored, requests);
             }
             Err(why) => {
                 if answer.is_conflict() {
                     self.usage_calls.start_anew();
+                    self.usage_calls.keep(&self.name);
                 }
                 self.usage_call_failed(now_ns, &why);
             }
@@ -216,10 +182,11 @@ impl Worker {
         calls.failures += 1;
     }
 
-    /// This VM ends: what it holds goes back to its siblings, what it counted stays for them to post.
-    pub fn on_done(&mut self, now_ns: u64) {
-        for index in self.tenants.indexes() {
-            self.put_back(index);
+    /// Freezes all that was counted, for others to post.
+    pub fn leave_usage(&mut self, now_ns: u64) {
+        if !self.gateway.is_empty() {
+            // Were its place another's, what it freezes would not be kept.
+            self.beat(now_ns);
         }
         self.close_minutes();
         // One that ends before its first tick has no name and no place to leave usage in yet.
@@ -229,5 +196,10 @@ impl Worker {
         while !self.usage.is_empty() {
             self.freeze_usage(now_ns);
         }
+    }
+
+    /// Whether all that this worker counted is acknowledged.
+    pub fn is_usage_stored(&self) -> bool {
+        self.usage.is_empty() && self.usage_calls.outbox.batches.is_empty()
     }
 }

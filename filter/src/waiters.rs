@@ -46,7 +46,7 @@ impl Worker {
             let verdict = match self.draw(index, waiter.cost, now_ns) {
                 Draw::Took => self.admitted(index, waiter.cost, now_ns),
                 Draw::Refused(refused) => Decision::Refuse(refused),
-                Draw::Empty if now_ns >= waiter.deadline_ns => {
+                Draw::Empty if now_ns >= waiter.deadline_ns || self.is_cut_off(index, now_ns) => {
                     self.decide_in_outage(index, waiter.cost, now_ns)
                 }
                 Draw::Empty => {
@@ -56,7 +56,7 @@ impl Worker {
                 }
             };
             if let Some(tenant) = self.tenants.get_mut(index) {
-                tenant.waiters.pop_front();
+                tenant.pop_waiter();
             }
             self.waiting_requests = self.waiting_requests.saturating_sub(1);
             match verdict {
@@ -73,7 +73,7 @@ impl Worker {
     /// Refuses all who wait for a tenant.
     pub fn refuse_waiters(&mut self, index: Index, refused: &Refused, now_ns: u64) {
         let waiters = self.tenants.get_mut(index).map(|tenant| std::mem::take(&mut tenant.waiters));
-        for waiter in waiters.unwrap_or_default() {
+        for waiter in waiters.unwrap_or_default().into_iter().filter(|waiter| !waiter.gone) {
             self.waiting_requests = self.waiting_requests.saturating_sub(1);
             self.refuse(waiter.context, refused, now_ns);
         }
@@ -96,11 +96,10 @@ impl Worker {
     /// The stream `context`, which waited for the tenant at `index`, is gone.
     pub fn forget_waiter(&mut self, context: u32, index: Index) {
         self.resumed.remove(&context);
-        if let Some(tenant) = self.tenants.get_mut(index) {
-            let before = tenant.waiters.len();
-            tenant.waiters.retain(|waiter| waiter.context != context);
-            self.waiting_requests =
-                self.waiting_requests.saturating_sub(before - tenant.waiters.len());
+        if let Some(tenant) = self.tenants.get_mut(index)
+            && tenant.forget_waiter(context)
+        {
+            self.waiting_requests = self.waiting_requests.saturating_sub(1);
         }
     }
 }

@@ -7,16 +7,18 @@ use weir_domain::{quantity::Amount, rate_limit_fields};
 
 use crate::{
     config::{AfterGrace, Config, RateLimitFields},
+    ending::Ending,
     host,
     lease_calls::LeaseCalls,
     outage::Unleased,
+    places,
     refresher::Refresher,
     refusal::Refused,
     slot::{Drawn, Slot},
     stats::{Counter, Stats},
     tenant::Waiter,
     tenants::{Index, Known, Tenants},
-    usage::UsageLog,
+    usage::{Frozen, UsageLog},
     usage_calls::UsageCalls,
     waiters::waiting_pace,
 };
@@ -53,8 +55,11 @@ pub struct Worker {
     pub lease_calls: LeaseCalls,
     pub refresher: Refresher,
     pub stats: Stats,
+    /// The gateway's generation, as this worker last saw it.
+    pub generation: u64,
     /// What each HTTP call under way is for, by its token.
     pub calls: HashMap<u32, Call>,
+    pub ending: Ending,
     tick: Duration,
     served_ns: u64,
     swept_ns: u64,
@@ -67,10 +72,10 @@ pub enum Call {
     /// The tenants asked for.
     Leases(Vec<Index>),
     Usage,
-    /// A batch of a worker that is gone, by the place where it is kept.
+    /// A batch of a worker that is gone, and the place where it is kept.
     Orphan {
         place: u32,
-        sequence: u64,
+        batch: Frozen,
     },
     Config,
 }
@@ -114,7 +119,9 @@ impl Worker {
             lease_calls: LeaseCalls::default(),
             refresher: Refresher::default(),
             stats: Stats::default(),
+            generation: 0,
             calls: HashMap::new(),
+            ending: Ending::Running,
             tick: Duration::ZERO,
             served_ns: 0,
             swept_ns: 0,
@@ -128,7 +135,10 @@ impl Worker {
         let index = match self.tenants.find(credential, now_ns) {
             Known::Tenant(index) => index,
             Known::Stranger => return Decision::Refuse(Refused::UnknownTenant),
-            Known::Overloaded => return Decision::Refuse(Refused::Overloaded),
+            Known::Overloaded => match self.find_by_lease(credential, now_ns) {
+                Some(index) => index,
+                None => return Decision::Refuse(Refused::Overloaded),
+            },
         };
         let Some(tenant) = self.tenants.get_mut(index) else {
             return Decision::Refuse(Refused::UnknownTenant);
@@ -169,7 +179,7 @@ impl Worker {
         }
         let deadline_ns = now_ns + self.config.max_wait_ms * 1_000_000;
         if let Some(tenant) = self.tenants.get_mut(index) {
-            tenant.waiters.push_back(Waiter { context, cost, deadline_ns });
+            tenant.push_waiter(Waiter { context, cost, deadline_ns, gone: false });
             self.waiting_requests += 1;
         }
         self.list_waiting(index);
@@ -281,6 +291,9 @@ impl Worker {
 
     pub fn on_tick(&mut self) {
         let now_ns = host::now_ns();
+        if self.ending == Ending::Ended {
+            return;
+        }
         if self.gateway.is_empty() && !self.start(now_ns) {
             // Nobody can be called, and who waits still has a deadline.
             self.serve_all_waiters(now_ns);
@@ -294,12 +307,16 @@ impl Worker {
         }
         if now_ns.saturating_sub(self.swept_ns) >= IDLE_TICK.as_nanos() as u64 {
             self.swept_ns = now_ns;
+            self.generation = places::generation();
             self.hear_changes(now_ns);
             self.sweep(now_ns);
             self.forget_idle_tenants(now_ns);
             self.send_usage(now_ns);
-            self.refresh(now_ns);
+            if self.ending == Ending::Running {
+                self.refresh(now_ns);
+            }
             self.stats.record();
+            self.end_if_done(now_ns);
         }
         let next = if !self.waiting.is_empty() {
             waiting_pace(self.waiting.len())
@@ -322,11 +339,11 @@ impl Worker {
             Some(name) => (None, String::from_utf8_lossy(name).into_owned()),
             None => (Some(fresh.clone().into_bytes()), fresh.clone()),
         });
-        let Some(gateway) = gateway.filter(|_| self.usage_calls.register(&self.name, now_ns))
-        else {
+        let Some(gateway) = gateway.filter(|_| self.register(now_ns)) else {
             return false;
         };
         self.gateway = gateway;
+        self.generation = places::generation();
         true
     }
 

@@ -2,12 +2,24 @@
 //! remember when they asked and were answered.
 
 mod burst;
+mod busy;
+mod changes;
+mod clocks;
+mod crash;
 mod exact;
 mod faults;
+mod network;
+mod no_postgres;
+mod periods;
 mod rate;
-
 mod replicas;
-mod trace;
+mod scarce;
+mod soak;
+mod span;
+mod steady;
+pub(crate) mod trace;
+mod waiting;
+mod weights;
 
 use anyhow::Result;
 

@@ -16,6 +16,7 @@
 //!   Only the Postgres server is shared, so tests run side by side and tenants may have any name.
 //! - [`Fleet::with`] takes a closure that changes the stack: `Fleet::with(|stack| stack.gateways(2))`.
 //! - `fleet.stack` is an [`xtask::stack::Stack`]: kill and restart parts, read stats and logs, query SQL.
+//! - [`Fleet::that_traps`] has VMs that trap when a request asks for it.
 //! - Kill Postgres only in a fleet from [`Fleet::with_own_postgres`].
 //! - [`Api`] calls the admin API (`fleet.admin`) and the edge API (`fleet.edge`) with their tokens, or with others.
 //! - Limits and prices come from small functions such as [`monthly`] and [`per_unit`].
@@ -26,12 +27,13 @@
 mod api;
 mod terms;
 
-use std::{sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
 use serde_json::json;
 use tokio::sync::OnceCell;
 use xtask::{
+    build,
     load::{Counts, Load, Until},
     stack::{Builder, Parts, Postgres, Stack},
 };
@@ -65,6 +67,14 @@ impl Fleet {
     pub(crate) async fn with(change: impl FnOnce(Builder<'_>) -> Builder<'_>) -> Result<Self> {
         let (parts, postgres) = shared().await?;
         Self::of(change(Self::patient(Stack::builder(parts, postgres)))).await
+    }
+
+    /// With a filter that traps when a request asks for it: `x-weir-trap`, see `filter/src/trap.rs`.
+    pub(crate) async fn that_traps(
+        change: impl FnOnce(Builder<'_>) -> Builder<'_>,
+    ) -> Result<Self> {
+        let filter = trapping_filter().await?;
+        Self::with(|stack| change(stack.filter(filter))).await
     }
 
     /// With a Postgres server of its own, for tests that kill or stop it.
@@ -172,5 +182,13 @@ async fn shared() -> Result<&'static (Parts, Arc<Postgres>)> {
             let postgres = Postgres::start(&parts.tools.postgres_bin).await?;
             Ok((parts, postgres))
         })
+        .await
+}
+
+/// Built once per test binary, when the first test needs it.
+pub(crate) async fn trapping_filter() -> Result<&'static PathBuf> {
+    static FILTER: OnceCell<PathBuf> = OnceCell::const_new();
+    FILTER
+        .get_or_try_init(|| async { tokio::task::spawn_blocking(build::trapping_filter).await? })
         .await
 }

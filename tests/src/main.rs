@@ -5,6 +5,7 @@
 
 mod admin_api;
 mod admin_input;
+mod bounds;
 mod configuration;
 mod conservation;
 mod fleet;
@@ -20,4 +21,5 @@ mod readme;
 mod repository;
 mod shipped_files;
 mod smoke;
+mod takeover;
 mod usage;

@@ -28,6 +28,21 @@ pub fn filter() -> Result<PathBuf> {
     })
 }
 
+/// The filter with its feature `trap`, for tests of what happens when a VM traps. In a folder of its
+/// own, so that nobody takes it for the filter.
+pub fn trapping_filter() -> Result<PathBuf> {
+    step("filter that traps on request (wasm32-wasip1)", |step| {
+        let folder = Path::new(WASM_TARGET_DIR).join("trap");
+        let mut cargo = command::cargo();
+        cargo.args(["build", "--package=weir-filter", "--target=wasm32-wasip1", "--release"]);
+        // Built fast: nothing is measured with it.
+        cargo.args(["--features=trap", "--config=profile.release.lto=false", "--target-dir"]);
+        cargo.arg(&folder);
+        command::run_watched(&mut cargo, |line| step.shows(line))?;
+        built(workspace().join(folder).join("wasm32-wasip1/release/weir_filter.wasm"))
+    })
+}
+
 /// The control plane, native, with debug assertions.
 pub fn control_plane() -> Result<PathBuf> {
     step("control plane", |step| build_weir("debug", &[], step))

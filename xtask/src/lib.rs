@@ -10,6 +10,7 @@
 //! | [`load`] | drives HTTP traffic and counts the answers |
 //! | [`sqlx`] | keeps `.sqlx` up to date |
 //! | [`test`] | runs every check |
+//! | [`soak`] | runs the test of random faults for longer |
 //! | [`progress`] | one line per step, on standard error |
 //! | [`command`] | runs a program and says what went wrong, with the end of its output |
 
@@ -21,6 +22,7 @@ pub mod demo;
 pub mod load;
 pub mod progress;
 pub mod setup;
+pub mod soak;
 pub mod sqlx;
 pub mod stack;
 pub mod test;

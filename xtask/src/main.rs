@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use xtask::{bench, build, demo, setup, sqlx, test};
+use xtask::{bench, build, demo, setup, soak, sqlx, test};
 
 /// Weir's developer commands. Each fetches what it needs; Rust is the only thing to install.
 #[derive(Parser)]
@@ -42,6 +42,15 @@ enum Command {
     /// The rate limit service that the bench measures itself against.
     #[command(hide = true)]
     RatelimitService,
+    /// Lets random faults strike a fleet under load, and checks the laws at the end.
+    Soak {
+        /// For how long faults strike.
+        #[arg(long, default_value_t = 10)]
+        minutes: u64,
+        /// Of an earlier run, whose faults shall strike again; otherwise a new one, which is shown.
+        #[arg(long)]
+        seed: Option<u64>,
+    },
     /// Brings `.sqlx`, the descriptions of the control plane's queries, up to date.
     Sqlx {
         /// Change nothing, and fail when it is not.
@@ -70,6 +79,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Bench { quick, json } => bench::run(bench::Options { quick, json })?,
         Command::RatelimitService => bench::ratelimit_service::serve()?,
         Command::Test { only } => test::run(&only)?,
+        Command::Soak { minutes, seed } => soak::run(soak::Options { minutes, seed })?,
         Command::Sqlx { check } => {
             sqlx::update(if check { sqlx::Mode::Check } else { sqlx::Mode::Write })?;
         }

@@ -23,37 +23,41 @@
 mod control_plane;
 mod envoy_config;
 mod gateway;
+mod link;
 mod port;
 mod postgres;
 mod process;
 mod reaper;
 mod redis;
+mod reload;
 mod run_dir;
 mod upstream;
+mod wall_clock;
 
 use std::{
-    env, fs,
+    env,
     path::{Path, PathBuf},
     process::Output,
     sync::Arc,
 };
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use serde_json::{Value, json};
 
 pub use self::{
     control_plane::ControlPlane,
+    envoy_config::Reloadable,
     gateway::Gateway,
+    link::{Link, Network},
     postgres::{Database, Postgres},
     process::wait_for,
     redis::Redis,
     upstream::Upstream,
 };
-use self::{control_plane::Settings, envoy_config::PrivateConfig, run_dir::RunDir};
+use self::{control_plane::Settings, run_dir::RunDir, wall_clock::WallClock};
 use crate::{
     build,
     setup::{self, Tools},
-    workspace,
 };
 
 /// Hands a built filter (a path) to those who would build it.
@@ -92,8 +96,13 @@ pub struct Builder<'a> {
     control_planes: usize,
     gateways: usize,
     concurrency: u32,
+    links: bool,
     plugin: Value,
+    filter: Option<PathBuf>,
+    edits: Vec<(String, String)>,
+    reloadable: Reloadable,
     environment: Vec<(String, String)>,
+    own_wall_clocks: bool,
 }
 
 impl Builder<'_> {
@@ -121,6 +130,12 @@ impl Builder<'_> {
         self
     }
 
+    /// Puts a [`Link`] between each gateway and the control planes: [`Stack::links`].
+    pub fn links(mut self) -> Self {
+        self.links = true;
+        self
+    }
+
     /// Merged into the plugin configuration of `envoy/envoy.yaml`; null removes a field. Said
     /// again, it changes the fields that it names.
     pub fn plugin(mut self, configuration: Value) -> Self {
@@ -130,9 +145,34 @@ impl Builder<'_> {
         self
     }
 
+    /// Another filter than that of the parts.
+    pub fn filter(mut self, file: &Path) -> Self {
+        self.filter = Some(file.to_owned());
+        self
+    }
+
+    /// Another text than this one in `envoy/envoy.yaml`, where it stands once.
+    pub fn edit(mut self, from: &str, to: &str) -> Self {
+        self.edits.push((from.to_owned(), to.to_owned()));
+        self
+    }
+
+    /// What can be replaced while an Envoy runs: [`Stack::reload_gateway`].
+    pub fn reloadable(mut self, part: Reloadable) -> Self {
+        self.reloadable = part;
+        self
+    }
+
     /// One more variable for the control planes, such as `WEIR_LOG`.
     pub fn variable(mut self, name: &str, value: impl Into<String>) -> Self {
         self.environment.push((name.to_owned(), value.into()));
+        self
+    }
+
+    /// Redis, each control plane and each gateway run as if on hosts of their own, whose wall clocks
+    /// can be set.
+    pub fn own_wall_clocks(mut self) -> Self {
+        self.own_wall_clocks = true;
         self
     }
 
@@ -150,6 +190,7 @@ impl Builder<'_> {
         let upstream = Upstream::start().await?;
         let mut stack = Stack {
             gateways: Vec::new(),
+            links: Vec::new(),
             control_planes: Vec::new(),
             upstream,
             redis,
@@ -158,8 +199,12 @@ impl Builder<'_> {
             gateway_token: tokens.1,
             settings,
             envoy: self.parts.tools.envoy.clone(),
-            filter: self.parts.filter.clone(),
+            filter: self.filter.clone().unwrap_or_else(|| self.parts.filter.clone()),
+            edits: self.edits.clone(),
+            reloadable: self.reloadable,
             concurrency: self.concurrency,
+            own_wall_clocks: self.own_wall_clocks,
+            linked: self.links,
             folder,
         };
         let grown = stack.grow(self.control_planes, self.gateways, &self.plugin).await;
@@ -173,7 +218,8 @@ impl Builder<'_> {
         &self,
         folder: &Path,
     ) -> Result<(Redis, Database, Settings, (String, String))> {
-        let redis = Redis::start(&self.parts.tools.redis_server, folder).await?;
+        let clock = self.own_wall_clocks.then(|| WallClock::create(folder, "redis")).transpose()?;
+        let redis = Redis::start(&self.parts.tools.redis_server, folder, clock).await?;
         let database = self.postgres.create_database().await?;
         let tokens = (
             "admin-token-of-a-private-run".to_owned(),
@@ -197,6 +243,8 @@ impl Builder<'_> {
 /// A running Weir. The fields are dropped, and so ended, from the edge inwards.
 pub struct Stack {
     pub gateways: Vec<Gateway>,
+    /// That of each gateway, in their order; none unless [`Builder::links`] asked for them.
+    pub links: Vec<Link>,
     pub control_planes: Vec<ControlPlane>,
     pub upstream: Upstream,
     pub redis: Redis,
@@ -208,7 +256,11 @@ pub struct Stack {
     settings: Settings,
     envoy: PathBuf,
     filter: PathBuf,
+    edits: Vec<(String, String)>,
+    reloadable: Reloadable,
     concurrency: u32,
+    own_wall_clocks: bool,
+    linked: bool,
     folder: RunDir,
 }
 
@@ -221,8 +273,13 @@ impl Stack {
             control_planes: 1,
             gateways: 1,
             concurrency: 2,
+            links: false,
             plugin: json!({}),
+            filter: None,
+            edits: Vec::new(),
+            reloadable: Reloadable::Nothing,
             environment: Vec::new(),
+            own_wall_clocks: false,
         }
     }
 
@@ -237,27 +294,22 @@ impl Stack {
         plugin: &Value,
         change: impl FnOnce(String) -> Result<String>,
     ) -> Result<()> {
-        let ports: Vec<u16> = self.control_planes.iter().map(ControlPlane::port).collect();
-        let shipped = workspace().join("envoy/envoy.yaml");
-        let shipped =
-            fs::read_to_string(&shipped).with_context(|| shipped.display().to_string())?;
-        let config = |port, admin_port| {
-            PrivateConfig {
-                port,
-                admin_port,
-                control_plane_ports: &ports,
-                upstream_port: self.upstream.port(),
-                filter: &self.filter.display().to_string(),
-                gateway_token: &self.gateway_token,
-                plugin,
-            }
-            .apply_to(&shipped)
-            .and_then(change)
-        };
+        if self.linked {
+            let ports: Vec<u16> = self.control_planes.iter().map(ControlPlane::port).collect();
+            self.links.push(Link::start(&ports).await?);
+        }
         let index = self.gateways.len();
-        let gateway =
-            Gateway::start(&self.envoy, self.folder.path(), index, self.concurrency, config)
-                .await?;
+        let config = |port, admin_port| {
+            self.configure(index, plugin, (port, admin_port)).and_then(change)
+        };
+        let mut arguments = vec!["--concurrency".to_owned(), self.concurrency.to_string()];
+        if self.reloadable != Reloadable::Nothing {
+            // What is replaced would otherwise stay for ten minutes.
+            arguments.extend(["--drain-time-s".to_owned(), "2".to_owned()]);
+        }
+        let clock = self.wall_clock(&format!("envoy-{index}"))?;
+        let folder = self.folder.path();
+        let gateway = Gateway::start(&self.envoy, folder, index, arguments, clock, config).await?;
         self.gateways.push(gateway);
         Ok(())
     }
@@ -277,9 +329,15 @@ impl Stack {
         self.folder.keep();
     }
 
+    fn wall_clock(&self, name: &str) -> Result<Option<WallClock>> {
+        self.own_wall_clocks.then(|| WallClock::create(self.folder.path(), name)).transpose()
+    }
+
     async fn grow(&mut self, control_planes: usize, gateways: usize, plugin: &Value) -> Result<()> {
         for index in 0..control_planes {
-            let started = ControlPlane::start(&self.settings, self.folder.path(), index).await?;
+            let clock = self.wall_clock(&format!("control-plane-{index}"))?;
+            let started =
+                ControlPlane::start(&self.settings, self.folder.path(), index, clock).await?;
             self.control_planes.push(started);
         }
         for _ in 0..gateways {

@@ -49,7 +49,8 @@ pub struct Bucket {
     pub capacity: u64,
     /// With what gateways hold unspent.
     pub remaining: u64,
-    /// What gateways admitted in an outage and the bucket has not paid yet; it is paid first.
+    /// How far the bucket is below zero, by what gateways admitted in an outage or by cuts; it is
+    /// paid first.
     pub owed: u64,
     /// What each gateway holds unspent, at most.
     pub held: BTreeMap<String, u64>,
@@ -114,7 +115,7 @@ async fn adjust(
     if new.amount == 0 || !(-max..=max).contains(&new.amount) {
         return Err(ApiError::field("amount", "must be -(2^53 - 1) to 2^53 - 1, and not 0"));
     }
-    app.leases.tenants.forget(&id).await;
+    app.leases.tenants.reload(&id).await;
     let tenant = app.leases.tenants.get(&id).await?.ok_or_else(|| tenants::unknown(&id))?;
     let look = app.leases.look(&tenant).await?;
     let placed = look
@@ -153,6 +154,10 @@ async fn store(
 ) -> Result<(), ApiError> {
     let mut tx = app.db.begin().await?;
     let starts = placed.window.map(|window| instant(window.start_ms)).transpose()?;
+    if let Some(window) = placed.window {
+        // First, as it may lock the tenant, which the others only refer to.
+        period::open(&mut tx, tenant, &placed.limit.name, window).await?;
+    }
     sqlx::query!(
         "insert into bucket_adjustment (tenant_id, limit_name, period_start, amount, reason)
          values ($1, $2, $3, $4, $5)",
@@ -165,7 +170,6 @@ async fn store(
     .execute(&mut *tx)
     .await?;
     if let (Some(window), Some(starts)) = (placed.window, starts) {
-        period::open(&mut tx, tenant, &placed.limit.name, window).await?;
         let claim = sqlx::query!(
             "select claimed, adjustment from claim
              where tenant_id = $1 and limit_name = $2 and period_start = $3 for update",

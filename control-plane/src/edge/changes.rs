@@ -19,6 +19,8 @@ use crate::{change::CHANNEL, lease::tenants::Tenants};
 
 /// How often Postgres is asked without being notified.
 const LOOK: Duration = Duration::from_secs(1);
+/// How long a look may take: a connection may be dead without saying so.
+const LOOK_WITHIN: Duration = Duration::from_secs(5);
 /// How long a look is good for: one that is due may take a while.
 const GOOD_FOR: Duration = Duration::from_millis(1_500);
 
@@ -113,9 +115,10 @@ impl Watcher {
             loop {
                 let looked_at = self.looked.since.elapsed();
                 let known = *self.revision.borrow();
-                match since(&self.db, known).await {
-                    Ok(since) => self.publish(since, looked_at, tenants).await,
-                    Err(error) => tracing::warn!(%error, "cannot look for changes"),
+                match tokio::time::timeout(LOOK_WITHIN, since(&self.db, known)).await {
+                    Ok(Ok(since)) => self.publish(since, looked_at, tenants).await,
+                    Ok(Err(error)) => tracing::warn!(%error, "cannot look for changes"),
+                    Err(_) => tracing::warn!("cannot look for changes: Postgres does not answer"),
                 }
                 let _ = tokio::time::timeout(LOOK, notified.notified()).await;
             }
@@ -136,7 +139,10 @@ impl Watcher {
         });
         let at_ms = u64::try_from(looked_at.as_millis()).unwrap_or(u64::MAX);
         self.looked.at_ms.store(at_ms, Ordering::Release);
-        for tenant in since.tenants.unwrap_or_default() {
+        let Some(changed) = since.tenants else {
+            return tenants.forget_all();
+        };
+        for tenant in changed {
             tenants.forget(&tenant).await;
         }
     }

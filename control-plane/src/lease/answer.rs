@@ -109,7 +109,7 @@ fn wait(placed: &Placed<'_>, bucket: &Bucket, ask: &LeaseAsk, now_ms: i64) -> Wa
     let need = of(ask.need, limit.unit).max(wish.min(Quantity::ONE));
     let needed = script::signed(need);
     let there = match placed.window {
-        None => bucket.level.level,
+        None => bucket.level.level.saturating_sub(script::signed(bucket.spared)),
         Some(_) if !bucket.known => i64::MAX,
         Some(_) => bucket.level.level.saturating_add(script::signed(bucket.unclaimed)),
     };
@@ -118,9 +118,12 @@ fn wait(placed: &Placed<'_>, bucket: &Bucket, ask: &LeaseAsk, now_ms: i64) -> Wa
         _ if need > limit.capacity => Wait::Never,
         (Some(rate), _) => {
             let delay = u64::try_from(bucket.level.at_ms - now_ms).unwrap_or(0);
+            // As if what is spared were refilled before; it may exceed the capacity with the need,
+            // but then it has been taken, or is no longer spared.
+            let filled = need.saturating_add(bucket.spared);
             bucket
                 .level
-                .wait_ms(rate, limit.capacity, need)
+                .wait_ms(rate, limit.capacity.max(filled), filled)
                 .map_or(Wait::Never, |ms| Wait::Ms(delay.saturating_add(ms)))
         }
         (None, Some(window)) => Wait::Ms(u64::try_from(window.end_ms - now_ms).unwrap_or(0)),
@@ -167,7 +170,7 @@ fn remaining(placed: &Placed<'_>, bucket: &Bucket, held: Quantity) -> Quantity {
     if placed.window.is_some() && bucket.known { sum } else { sum.min(placed.limit.capacity) }
 }
 
-/// What passed in an outage and is not paid yet: how far the limit is below zero.
+/// How far the limit is below zero: what passed in an outage, or was cut, and is not paid yet.
 pub fn owed(placed: &Placed<'_>, bucket: &Bucket) -> Quantity {
     Quantity::clamped(u64::try_from(not_held(placed, bucket).saturating_neg()).unwrap_or(0))
 }
@@ -207,6 +210,7 @@ mod tests {
             spent: Amount::ZERO,
             refund: Amount::ZERO,
             owe: Amount::ZERO,
+            fresh: false,
         };
         assert_eq!(undecided(&ask, 1).call, 0);
     }

@@ -3,13 +3,7 @@
 //! A claim is committed before Redis is fed, and Redis is fed once at most: where the outcome is
 //! not known, the block stays unspent in that period. Tokens may strand, and are never minted.
 
-use std::{
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use jiff_sqlx::ToSqlx;
@@ -22,14 +16,17 @@ use weir_domain::{
 };
 
 use super::{
+    POSTGRES_WITHIN, SLOW,
+    demand::{AHEAD, Demand},
     link::Redis,
     period,
     script::{self, Call, Place, Placed, Reply, Wish, signed},
 };
 use crate::problem::ApiError;
 
-/// How far ahead of demand a block reaches.
-const AHEAD: Duration = Duration::from_secs(5);
+/// A claim that is not answered by then is given up, and its block unspent: Postgres may pause, but a
+/// connection that is dead must not hold a bucket up for ever.
+const CLAIM_WITHIN: Duration = Duration::from_secs(30);
 /// The most buckets whose demand is known.
 const CAPACITY: u64 = 200_000;
 
@@ -40,56 +37,6 @@ pub struct Claims {
     redis: Arc<Redis>,
     lease_ttl_ms: u64,
     demands: Cache<(TenantId, LimitName), Arc<Demand>>,
-}
-
-/// What this process has seen of a bucket.
-#[derive(Default)]
-pub struct Demand {
-    /// Held while a block is on its way, so that all who wait for tokens share it.
-    gate: tokio::sync::Mutex<()>,
-    fed: AtomicU64,
-    prefetching: AtomicBool,
-    granted: Mutex<Granted>,
-}
-
-/// Grants of this stretch of [`AHEAD`], and of the one before.
-#[derive(Default)]
-struct Granted {
-    since: Option<Instant>,
-    current: Quantity,
-    previous: Quantity,
-}
-
-impl Granted {
-    fn turn(&mut self, now: Instant) {
-        let passed = self.since.map_or(Duration::MAX, |since| now.duration_since(since));
-        if passed >= AHEAD {
-            self.previous = if passed < AHEAD * 2 { self.current } else { Quantity::ZERO };
-            self.current = Quantity::ZERO;
-            self.since = Some(now);
-        }
-    }
-}
-
-impl Demand {
-    /// Counts a grant, less what came back: a gateway that leases much and uses little is no demand.
-    pub fn note(&self, granted: Quantity, refunded: Quantity) {
-        let mut seen = self.granted.lock().unwrap_or_else(PoisonError::into_inner);
-        seen.turn(Instant::now());
-        seen.current = seen.current.saturating_add(granted).saturating_sub(refunded);
-    }
-
-    /// About what [`AHEAD`] takes.
-    pub fn ahead(&self) -> Quantity {
-        let mut seen = self.granted.lock().unwrap_or_else(PoisonError::into_inner);
-        seen.turn(Instant::now());
-        seen.current.max(seen.previous)
-    }
-
-    /// Counts the blocks that have arrived.
-    pub fn fed(&self) -> u64 {
-        self.fed.load(Ordering::Acquire)
-    }
 }
 
 /// A periodic bucket, to be fed.
@@ -117,19 +64,41 @@ impl Claims {
         self.demands.get_with((tenant.clone(), limit.clone()), Arc::default)
     }
 
-    /// Feeds `target`, unless somebody has since `fed_before`. A task of its own does it: whoever
-    /// waits may go away, and a block that was claimed must still arrive.
-    pub async fn feed(&self, target: Target, wish: Wish, fed_before: u64) -> Result<(), ApiError> {
+    /// Feeds `target`, unless somebody has since `fed_before`. Fails where that takes too long; the
+    /// block arrives all the same.
+    pub async fn feed_in_time(
+        &self,
+        target: Target,
+        wish: Wish,
+        fed_before: u64,
+    ) -> Result<(), ApiError> {
+        let demand = self.demand(&target.tenant, &target.limit.name);
+        let fed = tokio::time::timeout(POSTGRES_WITHIN, self.feed(target, wish, fed_before)).await;
+        fed.unwrap_or_else(|_| {
+            demand.note_slow(fed_before);
+            Err(SLOW)
+        })
+    }
+
+    /// A task of its own claims: whoever waits may go away, and a block that was claimed must still
+    /// arrive.
+    async fn feed(&self, target: Target, wish: Wish, fed_before: u64) -> Result<(), ApiError> {
+        let demand = self.demand(&target.tenant, &target.limit.name);
+        let gate = match Arc::clone(&demand.gate).try_lock_owned() {
+            Ok(gate) => gate,
+            Err(_) => {
+                demand.note_missed(wish);
+                Arc::clone(&demand.gate).lock_owned().await
+            }
+        };
+        if demand.fed() != fed_before {
+            return Ok(());
+        }
         let claims = self.clone();
         tokio::spawn(async move {
-            let demand = claims.demand(&target.tenant, &target.limit.name);
-            let _gate = demand.gate.lock().await;
-            if demand.fed() != fed_before {
-                return Ok(());
-            }
-            let outcome = claims.claim_and_feed(&target, wish, demand.ahead()).await;
-            demand.fed.fetch_add(1, Ordering::AcqRel);
-            outcome
+            let _gate = gate;
+            let wish = demand.with_missed(wish);
+            claims.claim_and_feed(&target, &demand, wish, demand.ahead()).await
         })
         .await
         .map_err(ApiError::internal)?
@@ -137,7 +106,7 @@ impl Claims {
 
     /// Feeds `target` in the background, unless a block is on its way already.
     pub fn prefetch(&self, target: Target, demand: &Arc<Demand>) {
-        if demand.prefetching.swap(true, Ordering::AcqRel) {
+        if !demand.begin_prefetch() {
             return;
         }
         let (claims, demand) = (self.clone(), Arc::clone(demand));
@@ -147,7 +116,7 @@ impl Claims {
             if let Err(error) = claims.feed(target, wish, fed).await {
                 tracing::warn!(%error, "cannot claim ahead of demand");
             }
-            demand.prefetching.store(false, Ordering::Release);
+            demand.end_prefetch();
         });
     }
 
@@ -160,22 +129,34 @@ impl Claims {
         tokio::spawn(async move {
             let demand = claims.demand(&target.tenant, &target.limit.name);
             let _gate = demand.gate.lock().await;
-            let outcome = claims.claim_and_feed(&target, wish, Quantity::ZERO).await;
-            demand.fed.fetch_add(1, Ordering::AcqRel);
-            outcome
+            claims.claim_and_feed(&target, &demand, wish, Quantity::ZERO).await
         })
         .await
         .map_err(ApiError::internal)?
     }
 
+    /// The caller holds the gate.
     async fn claim_and_feed(
+        &self,
+        target: &Target,
+        demand: &Demand,
+        wish: Wish,
+        ahead: Quantity,
+    ) -> Result<(), ApiError> {
+        let outcome = self.claim_once(target, wish, ahead).await;
+        demand.note_block(outcome.is_ok());
+        outcome
+    }
+
+    async fn claim_once(
         &self,
         target: &Target,
         wish: Wish,
         ahead: Quantity,
     ) -> Result<(), ApiError> {
         let welcome = wish.welcome.max(ahead);
-        let claimed = self.claim(target, wish.least, welcome).await?;
+        let claim = tokio::time::timeout(CLAIM_WITHIN, self.claim(target, wish.least, welcome));
+        let claimed = claim.await.map_err(|_| SLOW)??;
         let unclaimed = claimed.unclaimed(target.limit.capacity);
         if unclaimed < 0 {
             return self.take_back(target, unclaimed.saturating_neg()).await;

@@ -1,18 +1,13 @@
 //! The link to Redis: one multiplexed connection, and which Redis process is at its other end.
 
-use std::{
-    error::Error,
-    sync::{
-        Arc,
-        atomic::{AtomicI64, Ordering},
-    },
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{error::Error, sync::Arc, time::Duration};
 
 use redis::{AsyncConnectionConfig, RedisError, Value, aio::MultiplexedConnection};
+use sqlx::PgPool;
 use thiserror::Error;
 use tokio::{sync::Mutex, time::Instant};
 
+use super::clock::Clock;
 use crate::problem::ApiError;
 
 /// No command takes longer, and neither does connecting.
@@ -49,8 +44,7 @@ impl From<RedisDown> for ApiError {
 pub struct Redis {
     client: redis::Client,
     state: Mutex<State>,
-    /// Redis' clock minus ours, as last seen.
-    clock_offset_ms: AtomicI64,
+    pub clock: Arc<Clock>,
 }
 
 #[derive(Default)]
@@ -72,12 +66,13 @@ pub struct Link {
 }
 
 impl Redis {
-    /// Redis at `url`; connects when it is first needed.
-    pub fn new(url: &str) -> Result<Self, RedisError> {
+    /// Redis at `url`; connects when it is first needed. Where its clock is in doubt, that of `db` is
+    /// asked.
+    pub fn new(url: &str, db: PgPool) -> Result<Self, RedisError> {
         Ok(Self {
             client: redis::Client::open(url)?,
             state: Mutex::default(),
-            clock_offset_ms: AtomicI64::new(0),
+            clock: Arc::new(Clock::new(db)),
         })
     }
 
@@ -125,6 +120,7 @@ impl Redis {
                 !run_id.is_empty() && run_id.chars().all(|c| c.is_ascii_alphanumeric())
             })
             .ok_or((redis::ErrorKind::UnexpectedReturnType, "INFO server names no run_id"))?;
+        self.ask_time(&mut connection).await?;
         Ok(Link { connection, number, epoch: run_id.into() })
     }
 
@@ -170,14 +166,29 @@ impl Redis {
         self.run(&link, &ping).await.is_ok_and(|answers| answers.iter().all(Result::is_ok))
     }
 
-    /// What Redis' clock shows about now, in ms since 1970.
-    pub fn now_ms(&self) -> i64 {
-        local_ms().saturating_add(self.clock_offset_ms.load(Ordering::Relaxed))
+    /// Has the clock hear Redis' time, if that was long ago.
+    pub async fn refresh_clock(&self, link: &Link) -> Result<(), RedisError> {
+        if !self.clock.is_stale() {
+            return Ok(());
+        }
+        let asked = self.ask_time(&mut link.connection.clone()).await;
+        if asked.is_err() {
+            // Nobody has used it for long, and it may be dead since.
+            self.give_up(link).await;
+        }
+        asked
     }
 
-    /// Takes the time from an answer.
-    pub fn note_time(&self, now_ms: i64) {
-        self.clock_offset_ms.store(now_ms.saturating_sub(local_ms()), Ordering::Relaxed);
+    async fn ask_time(&self, connection: &mut MultiplexedConnection) -> Result<(), RedisError> {
+        let sent_us = self.clock.monotonic_us();
+        let (seconds, micros): (i64, i64) = redis::cmd("TIME").query_async(connection).await?;
+        self.clock.hear(seconds * 1_000_000 + micros, sent_us).await;
+        Ok(())
+    }
+
+    /// The time that limits follow, in ms since 1970.
+    pub fn now_ms(&self) -> i64 {
+        self.clock.expected().time_us / 1_000
     }
 }
 
@@ -193,9 +204,4 @@ fn note_link(state: &mut State, link: &Link) {
     state.epoch = Some(Arc::clone(&link.epoch));
     state.backoff = None;
     state.link = Some(link.clone());
-}
-
-fn local_ms() -> i64 {
-    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since_1970.as_millis()).unwrap_or(i64::MAX)
 }

@@ -3,9 +3,11 @@
 //! | module | subject |
 //! |---|---|
 //! | [`script`] | the Lua script that keeps the buckets in Redis |
+//! | [`clock`] | the clock that limits follow |
 //! | [`link`] | the connection to Redis, and which process is at its other end |
 //! | [`tenants`] | what a lease is decided on, cached |
 //! | [`claims`] | what Postgres releases to Redis of periodic limits |
+//! | [`demand`] | how much is taken from them, and how claims go |
 //! | [`period`] | what a period inherits when a change moves it |
 //! | [`start`] | how continuous buckets start |
 //! | [`inspect`] | looking at buckets, and changing one by hand |
@@ -13,6 +15,8 @@
 
 pub mod answer;
 pub mod claims;
+pub mod clock;
+pub mod demand;
 pub mod inspect;
 pub mod link;
 pub mod period;
@@ -43,7 +47,7 @@ use crate::problem::ApiError;
 const MAX_ROUNDS: usize = 8;
 
 /// How long one ask may wait for Postgres; well below the `timeout_ms` of gateways.
-const POSTGRES_WITHIN: Duration = Duration::from_millis(500);
+pub const POSTGRES_WITHIN: Duration = Duration::from_millis(500);
 
 /// Decides on leases; cloning it is cheap.
 #[derive(Clone)]
@@ -64,6 +68,12 @@ struct Round<'a> {
     home: String,
     /// For each limit, how many blocks had arrived when the script was run.
     fed: Vec<u64>,
+    /// What must be fed before the need can be met, for each limit.
+    wishes: Vec<Option<Wish>>,
+    /// Why nothing can be claimed, where that has failed.
+    unclaimable: Option<ApiError>,
+    /// Whether it was waited for.
+    has_waited: bool,
 }
 
 impl Leases {
@@ -128,7 +138,17 @@ impl Leases {
         caller: (&'a str, &'a str),
     ) -> Result<Round<'a>, ApiError> {
         let placed = tenant.place(self.redis.now_ms()).map_err(ApiError::internal)?;
-        Ok(Round { tenant, ask, caller, placed, home: String::new(), fed: Vec::new() })
+        Ok(Round {
+            tenant,
+            ask,
+            caller,
+            placed,
+            home: String::new(),
+            fed: Vec::new(),
+            wishes: Vec::new(),
+            unclaimable: None,
+            has_waited: false,
+        })
     }
 
     fn call(&self, round: &mut Round<'_>, link: &Link) -> Call {
@@ -150,7 +170,7 @@ impl Leases {
             home: &round.home,
             limits: &round.placed,
         };
-        Call::ask(&place, &base, round.caller, round.ask)
+        Call::ask(&place, &base, round.caller, round.ask, round.unclaimable.is_none())
     }
 
     /// Goes on from the first reply until the ask is decided.
@@ -177,8 +197,20 @@ impl Leases {
                     in_time(decided).await?;
                     round.home = home;
                 }
-                Reply::Claim(wishes) => in_time(self.feed(&round, wishes)).await?,
-                Reply::Fed { .. } | Reply::Adjusted(_) | Reply::Look { .. } => break,
+                Reply::Claim(wishes) => {
+                    round.wishes = wishes;
+                    // Without Postgres there is still what was claimed ahead.
+                    let has_waited = !self.fail_lately(&round);
+                    round.unclaimable =
+                        if has_waited { self.feed(&round).await.err() } else { Some(SLOW) };
+                    round.has_waited = has_waited;
+                }
+                Reply::Unfed if !round.has_waited => {
+                    self.feed(&round).await?;
+                    round.unclaimable = None;
+                }
+                Reply::Unfed => break,
+                Reply::Doubt | Reply::Fed { .. } | Reply::Adjusted(_) | Reply::Look { .. } => break,
             }
             let link = self.redis.link().await?;
             let call = self.call(&mut round, &link);
@@ -187,14 +219,33 @@ impl Leases {
         if let Reply::Decided(decided) = reply {
             return Ok(self.decided(&round, &decided, now_ms));
         }
-        Err(inspect::too_many_rounds())
+        Err(round.unclaimable.unwrap_or_else(inspect::too_many_rounds))
     }
 
-    async fn feed(&self, round: &Round<'_>, wishes: Vec<Option<Wish>>) -> Result<(), ApiError> {
-        let feeds =
-            round.placed.iter().zip(wishes).zip(&round.fed).filter_map(|((placed, wish), fed)| {
-                Some(self.claims.feed(target(round.tenant, placed)?, wish?, *fed))
-            });
+    /// What must be fed, and is to be waited for.
+    fn targets(&self, round: &Round<'_>) -> impl Iterator<Item = (Target, Wish, u64)> {
+        let wishes = round.placed.iter().zip(&round.wishes).zip(&round.fed);
+        wishes.filter_map(|((placed, wish), fed)| {
+            Some((target(round.tenant, placed)?, (*wish)?, *fed))
+        })
+    }
+
+    /// Whether the latest claim for one of them has failed. Then it is tried again in the background.
+    fn fail_lately(&self, round: &Round<'_>) -> bool {
+        self.targets(round).fold(false, |any, (target, ..)| {
+            let demand = self.claims.demand(&target.tenant, &target.limit.name);
+            let fails = demand.is_failing();
+            if fails {
+                self.claims.prefetch(target, &demand);
+            }
+            any || fails
+        })
+    }
+
+    async fn feed(&self, round: &Round<'_>) -> Result<(), ApiError> {
+        let feeds = self
+            .targets(round)
+            .map(|(target, wish, fed)| self.claims.feed_in_time(target, wish, fed));
         join_all(feeds).await.into_iter().collect()
     }
 
@@ -230,9 +281,11 @@ impl Leases {
 /// Where Postgres is slow for one tenant, the others in the same call must not wait past the
 /// gateway's deadline. A block that is on its way arrives all the same.
 async fn in_time<T>(decided: impl Future<Output = Result<T, ApiError>>) -> Result<T, ApiError> {
-    let slow = |_| ApiError::Busy("Postgres takes too long at the moment");
-    tokio::time::timeout(POSTGRES_WITHIN, decided).await.map_err(slow)?
+    tokio::time::timeout(POSTGRES_WITHIN, decided).await.map_err(|_| SLOW)?
 }
+
+/// Postgres has not answered within [`POSTGRES_WITHIN`].
+const SLOW: ApiError = ApiError::Busy("Postgres takes too long at the moment");
 
 /// What a tenant may ask for: one that is suspended can only give back.
 fn allowed(ask: &LeaseAsk, tenant: &Option<Arc<Tenant>>) -> LeaseAsk {

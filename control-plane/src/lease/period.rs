@@ -47,7 +47,7 @@ pub async fn open(
              update claim as c set period_end = least(c.period_end, now() + interval '10 seconds')
              where c.tenant_id = $1 and c.limit_name = $2 and c.period_start <> $3
                and c.period_start < $4
-               and c.period_end > coalesce((select period_end from claim
+               and c.period_end > coalesce((select period_end - interval '10 seconds' from claim
                  where tenant_id = $1 and limit_name = $2 and period_start = $3), $3)
              returning c.claimed)
            select least(coalesce(sum(claimed), 0), 9007199254740991)::bigint as "claimed!" from other"#,

@@ -16,6 +16,7 @@ use weir_domain::{
 };
 
 use super::link::{Link, Redis, RedisDown};
+use reply::Answer;
 pub use reply::{Bucket, Decided, Outcome, Reply, State, Wish};
 
 /// The whole script; the operations share its first part.
@@ -26,6 +27,10 @@ pub const TEXT: &str = concat!(
     include_str!("script/feed.lua"),
     include_str!("script/run.lua"),
 );
+
+/// How often a call is sent that Redis does not execute: it must learn the script, and be sure of
+/// the time.
+const MAX_SENDS: usize = 5;
 
 static SCRIPT: LazyLock<Script> = LazyLock::new(|| Script::new(TEXT));
 
@@ -78,10 +83,16 @@ impl Call {
         Self { keys, arguments }
     }
 
-    /// Decides on a lease.
-    pub fn ask(place: &Place<'_>, base: &str, caller: (&str, &str), ask: &LeaseAsk) -> Self {
+    /// Decides on a lease; without `claims`, with what Redis has.
+    pub fn ask(
+        place: &Place<'_>,
+        base: &str,
+        caller: (&str, &str),
+        ask: &LeaseAsk,
+        claims: bool,
+    ) -> Self {
         let (gateway, worker) = caller;
-        let mut call = place.call("ask");
+        let mut call = place.call(if claims { "ask" } else { "take" });
         call.keys.push(format!("weir:1:{{{}}}:calls:{gateway}", place.tenant));
         call.arguments.extend([base, gateway, worker].map(str::to_owned));
         call.arguments.push(ask.call.to_string());
@@ -89,6 +100,7 @@ impl Call {
         for amount in [ask.need, ask.want, ask.spent, ask.refund, ask.owe] {
             call.arguments.extend([amount.tokens, amount.requests].map(|part| part.to_string()));
         }
+        call.arguments.push(u8::from(ask.fresh).to_string());
         call
     }
 
@@ -160,47 +172,63 @@ fn limit_arguments(placed: &Placed<'_>) -> [String; 7] {
     ]
 }
 
-/// Runs `calls` as one pipeline. The time of the answers is noted in `redis`.
+/// Runs `calls` as one pipeline. Redis' time in the answers is told to its clock.
 pub async fn run(
     redis: &Redis,
     link: &Link,
     calls: &[Call],
 ) -> Result<Vec<Result<(i64, Reply), RedisError>>, RedisDown> {
-    if calls.is_empty() {
-        return Ok(Vec::new());
-    }
-    let mut results = redis.run(link, &pipeline(calls.iter())).await?;
-    let unknown = |result: &Result<Value, RedisError>| {
-        result.as_ref().is_err_and(|error| error.code() == Some("NOSCRIPT"))
-    };
-    if results.iter().any(unknown) {
-        let mut load = redis::pipe();
-        load.cmd("SCRIPT").arg("LOAD").arg(TEXT);
-        redis.run(link, &load).await?;
-        // Those were not executed, so they can be sent again.
-        let again = calls.iter().zip(&results).filter(|(_, result)| unknown(result));
-        let mut repeated =
-            redis.run(link, &pipeline(again.map(|(call, _)| call))).await?.into_iter();
-        for result in results.iter_mut().filter(|result| unknown(result)) {
-            if let Some(value) = repeated.next() {
-                *result = value;
+    let mut outcomes: Vec<Option<Result<Answer, RedisError>>> =
+        calls.iter().map(|_| None).collect();
+    for _ in 0..MAX_SENDS {
+        let missing = calls.iter().zip(&mut outcomes).filter(|(_, outcome)| outcome.is_none());
+        let (unsent, places): (Vec<_>, Vec<_>) = missing.unzip();
+        if unsent.is_empty() {
+            break;
+        }
+        redis.refresh_clock(link).await?;
+        let sent_us = redis.clock.monotonic_us();
+        let results = redis.run(link, &pipeline(redis, &unsent)).await?;
+        if results.len() != unsent.len() {
+            return Err(RedisDown::new("it answers fewer commands than were sent"));
+        }
+        let mut knows_script = true;
+        for (place, result) in places.into_iter().zip(results) {
+            if result.as_ref().is_err_and(|error| error.code() == Some("NOSCRIPT")) {
+                knows_script = false;
+                continue;
+            }
+            let answer = result.and_then(answer);
+            if let Ok(answer) = &answer {
+                redis.clock.hear(answer.redis_us, sent_us).await;
+            }
+            // One in doubt about the time was not executed, so it can be sent again.
+            if !answer.as_ref().is_ok_and(|answer| matches!(answer.reply, Reply::Doubt)) {
+                *place = Some(answer);
             }
         }
+        if !knows_script {
+            let mut load = redis::pipe();
+            load.cmd("SCRIPT").arg("LOAD").arg(TEXT);
+            redis.run(link, &load).await?;
+        }
+        if redis.clock.is_doubtful() {
+            redis.clock.check(sent_us).await;
+        }
     }
-    if results.len() != calls.len() {
-        return Err(RedisDown::new("it answers fewer commands than were sent"));
-    }
-    Ok(results
+    let outcomes: Option<Vec<_>> = outcomes.into_iter().collect();
+    let outcomes = outcomes.ok_or_else(|| RedisDown::new("it is too slow to agree on the time"))?;
+    Ok(outcomes
         .into_iter()
-        .map(|result| {
-            let (now_ms, reply) = reply::parse(result?).ok_or((
-                redis::ErrorKind::UnexpectedReturnType,
-                "the script's answer has an unexpected form",
-            ))?;
-            redis.note_time(now_ms);
-            Ok((now_ms, reply))
-        })
+        .map(|outcome| outcome.map(|answer| (answer.now_ms, answer.reply)))
         .collect())
+}
+
+fn answer(value: Value) -> Result<Answer, RedisError> {
+    reply::parse(value).ok_or_else(|| {
+        let detail = "the script's answer has an unexpected form";
+        (redis::ErrorKind::UnexpectedReturnType, detail).into()
+    })
 }
 
 /// Runs one call.
@@ -209,7 +237,8 @@ pub async fn run_one(redis: &Redis, link: &Link, call: Call) -> Result<(i64, Rep
     Ok(results.pop().ok_or_else(|| RedisDown::new("no answer"))??)
 }
 
-fn pipeline<'a>(calls: impl Iterator<Item = &'a Call>) -> redis::Pipeline {
+fn pipeline(redis: &Redis, calls: &[&Call]) -> redis::Pipeline {
+    let expected = redis.clock.expected();
     let mut pipeline = redis::pipe();
     pipeline.ignore_errors();
     for call in calls {
@@ -218,7 +247,9 @@ fn pipeline<'a>(calls: impl Iterator<Item = &'a Call>) -> redis::Pipeline {
             .arg(SCRIPT.get_hash())
             .arg(call.keys.len())
             .arg(&call.keys)
-            .arg(&call.arguments);
+            .arg(&call.arguments)
+            .arg(expected.time_us)
+            .arg(if expected.is_vouched { "vouched" } else { "" });
     }
     pipeline
 }

@@ -2,7 +2,7 @@
 
 use std::{
     fmt::Write as _,
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -18,7 +18,10 @@ use weir_domain::{
     protocol::TenantState,
 };
 
-use super::script::{Placed, Start};
+use super::{
+    POSTGRES_WITHIN, SLOW,
+    script::{Placed, Start},
+};
 use crate::{edge::changes::Changes, problem::ApiError};
 
 /// The most tenants kept, strangers among them.
@@ -76,6 +79,12 @@ impl Tenant {
 #[error("{0}")]
 pub struct LoadError(Arc<ApiError>);
 
+impl LoadError {
+    fn is_outage(&self) -> bool {
+        matches!(*self.0, ApiError::Unavailable(..))
+    }
+}
+
 impl From<Arc<LoadError>> for ApiError {
     fn from(error: Arc<LoadError>) -> Self {
         match &*error.0 {
@@ -93,6 +102,11 @@ pub struct Tenants {
     db: PgPool,
     changes: Changes,
     cache: Cache<TenantId, Entry>,
+    /// What was read last of tenants that exist, for when Postgres does not answer.
+    last: Cache<TenantId, Entry>,
+    stale_for: Duration,
+    /// When Postgres last did not answer; `None` when it answered since.
+    outage: Arc<Mutex<Option<Instant>>>,
 }
 
 #[derive(Clone)]
@@ -105,12 +119,14 @@ struct Entry {
 }
 
 impl Tenants {
-    pub fn new(db: PgPool, changes: Changes) -> Self {
-        let cache = Cache::builder().max_capacity(CAPACITY).time_to_idle(IDLE).build();
-        Self { db, changes, cache }
+    /// While Postgres does not answer, what was read in the last `stale_for` holds.
+    pub fn new(db: PgPool, changes: Changes, stale_for: Duration) -> Self {
+        let cache = || Cache::builder().max_capacity(CAPACITY).time_to_idle(IDLE).build();
+        Self { db, changes, cache: cache(), last: cache(), stale_for, outage: Arc::default() }
     }
 
-    /// The tenant, at most [`FRESH`] old, or as of the latest change that is known to Postgres.
+    /// The tenant, at most [`FRESH`] old, or as of the latest change that is known to Postgres. While
+    /// that does not answer, as it was last read.
     pub async fn get(&self, id: &TenantId) -> Result<Option<Arc<Tenant>>, ApiError> {
         if let Some(entry) = self.cache.get(id).await {
             if self.is_good(&entry) {
@@ -118,8 +134,61 @@ impl Tenants {
             }
             self.cache.invalidate(id).await;
         }
-        let entry = self.cache.try_get_with(id.clone(), self.load(id)).await?;
-        Ok(entry.tenant)
+        let outage = *self.outage();
+        if let Some(since) = outage {
+            // One asks from time to time whether it is over, and nobody waits for that.
+            if since.elapsed() >= FRESH {
+                self.note_outage();
+                let (tenants, id) = (self.clone(), id.clone());
+                tokio::spawn(async move { tenants.load_in_time(&id).await });
+            }
+            return self.stale(id, SLOW).await;
+        }
+        match self.load_in_time(id).await {
+            Ok(tenant) => Ok(tenant),
+            Err(error) => {
+                let is_outage = self.outage().is_some();
+                if is_outage { self.stale(id, error).await } else { Err(error) }
+            }
+        }
+    }
+
+    /// Asks Postgres, and notes whether it answers.
+    async fn load_in_time(&self, id: &TenantId) -> Result<Option<Arc<Tenant>>, ApiError> {
+        let load = self.cache.try_get_with(id.clone(), self.load(id));
+        match tokio::time::timeout(POSTGRES_WITHIN, load).await {
+            Ok(Err(error)) if error.is_outage() => {
+                self.note_outage();
+                Err(error.into())
+            }
+            Err(_) => {
+                self.note_outage();
+                Err(SLOW)
+            }
+            Ok(answered) => {
+                *self.outage() = None;
+                Ok(answered?.tenant)
+            }
+        }
+    }
+
+    /// The tenant as it was last read, unless that is too long ago, or it has changed since.
+    async fn stale(&self, id: &TenantId, error: ApiError) -> Result<Option<Arc<Tenant>>, ApiError> {
+        let last = self.last.get(id).await;
+        match last.filter(|last| last.loaded_at.elapsed() < self.stale_for) {
+            Some(last) => Ok(last.tenant),
+            None => Err(error),
+        }
+    }
+
+    fn note_outage(&self) {
+        if self.outage().replace(Instant::now()).is_none() {
+            tracing::warn!("Postgres does not answer; tenants' terms hold as they were read last");
+        }
+    }
+
+    fn outage(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.outage.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Any change makes older entries reload, not only that tenant's: an entry that was being
@@ -128,9 +197,21 @@ impl Tenants {
         entry.loaded_at.elapsed() < FRESH || self.changes.is_still(entry.revision)
     }
 
+    /// Has a tenant be read again; what was read last still holds while Postgres does not answer.
+    pub async fn reload(&self, id: &TenantId) {
+        self.cache.invalidate(id).await;
+    }
+
+    /// Forgets all tenants: any may have changed.
+    pub fn forget_all(&self) {
+        self.cache.invalidate_all();
+        self.last.invalidate_all();
+    }
+
     /// Forgets a tenant that has changed.
     pub async fn forget(&self, id: &TenantId) {
         self.cache.invalidate(id).await;
+        self.last.invalidate(id).await;
     }
 
     async fn load(&self, id: &TenantId) -> Result<Entry, LoadError> {
@@ -139,6 +220,13 @@ impl Tenants {
             loaded_at: Instant::now(),
             tenant: self.query(id).await.map_err(|error| LoadError(Arc::new(error)))?,
         };
+        if entry.tenant.is_some() {
+            self.last.insert(id.clone(), entry.clone()).await;
+        }
+        // A change that became known while this was read may have come too soon to forget it.
+        if entry.tenant.is_none() || self.changes.revision() != entry.revision {
+            self.last.invalidate(id).await;
+        }
         Ok(entry)
     }
 

@@ -20,9 +20,13 @@ fn answer(stamp: &str, granted: Amount, ttl_ms: u64, now_ms: i64) -> LeaseAnswer
     }
 }
 
+fn called(need: Amount, sent_ns: u64) -> Called {
+    Called { caller: 7, need, generation: 0, sent_ns }
+}
+
 fn leased(granted: Amount) -> Slot {
     let mut slot = Slot::default();
-    slot.apply(&answer("s1", granted, 2_000, 1_000), amount(1, 1), 7, 0, 0);
+    slot.apply(&answer("s1", granted, 2_000, 1_000), &called(amount(1, 1), 0), 0);
     slot
 }
 
@@ -72,34 +76,68 @@ fn nothing_is_drawn_past_the_end() {
 #[test]
 fn a_new_stamp_replaces_what_is_held_and_the_same_one_adds() {
     let mut slot = leased(amount(10, 10));
-    slot.apply(&answer("s1", amount(5, 5), 2_000, 1_001), amount(1, 1), 7, 0, 0);
+    slot.apply(&answer("s1", amount(5, 5), 2_000, 1_001), &called(amount(1, 1), 0), 0);
     assert_eq!(slot.free, amount(15, 15));
     slot.put_back("s1", amount(0, 0), amount(3, 3));
-    slot.apply(&answer("s2", amount(7, 7), 2_000, 1_002), amount(1, 1), 7, 0, 0);
+    slot.apply(&answer("s2", amount(7, 7), 2_000, 1_002), &called(amount(1, 1), 0), 0);
     assert_eq!((slot.free, slot.spent), (amount(7, 7), Amount::ZERO));
     slot.put_back("s1", amount(2, 2), amount(1, 1));
     assert_eq!((slot.free, slot.spent), (amount(7, 7), Amount::ZERO), "old slices are void");
-    slot.apply(&answer("s1", amount(9, 9), 2_000, 1_001), amount(1, 1), 7, 0, 0);
+    slot.apply(&answer("s1", amount(9, 9), 2_000, 1_001), &called(amount(1, 1), 0), 0);
     assert_eq!(slot.stamp, "s2", "an overtaken answer is ignored");
 }
 
 #[test]
 fn one_worker_calls_at_a_time() {
     let mut slot = leased(amount(10, 10));
-    let basis = slot.start_call(7, amount(1, 1), 100).unwrap();
+    let basis = slot.start_call(7, amount(1, 1), 0, 100).unwrap();
     assert_eq!(basis.stamp, "s1");
-    assert_eq!(slot.start_call(8, amount(1, 1), 200), None);
-    assert!(slot.start_call(8, amount(1, 1), 100 + CALLER_NS).is_some(), "7 is taken for dead");
+    assert_eq!(slot.start_call(8, amount(1, 1), 0, 200), None);
+    assert_eq!(slot.start_call(8, Amount::ZERO, 0, 99 + CALLER_NS), None);
+    let mut other = slot.clone();
+    assert!(other.start_call(8, Amount::ZERO, 0, 100 + CALLER_NS).is_some(), "7 is taken for dead");
+    let waited_ns = 100 + CALLER_NS_WITH_NEED;
+    assert!(slot.start_call(8, amount(1, 1), 0, waited_ns).is_some(), "a request waits");
 }
 
 #[test]
 fn demand_sizes_the_next_lease() {
     let mut slot = leased(amount(1_000, 1_000));
     slot.measured_ns = 1_000_000_000;
-    slot.drawn = amount(300, 300);
-    let basis = slot.start_call(7, Amount::ZERO, 1_100_000_000).unwrap();
+    slot.used = amount(1_500, 1_500);
+    let basis = slot.start_call(7, Amount::ZERO, 0, 1_500_000_000).unwrap();
     assert_eq!(slot.demand, amount(3_000, 3_000));
     assert_eq!(basis.want, amount(2_000, 2_000));
+}
+
+#[test]
+fn what_is_used_at_once_is_not_taken_for_a_rate() {
+    let mut slot = leased(amount(1_000, 1_000));
+    slot.measured_ns = 1_000_000_000;
+    slot.used = amount(100, 100);
+    slot.start_call(7, Amount::ZERO, 0, 1_001_000_000).unwrap();
+    assert_eq!(slot.demand, amount(400, 400));
+    slot.used = slot.used.saturating_add(amount(50, 50));
+    slot.start_call(7, Amount::ZERO, 0, 1_500_000_000).unwrap();
+    assert_eq!(slot.demand, amount(300, 300), "150 in half a second");
+}
+
+/// Slices are drawn far ahead of what is spent of them, above all of a unit that is plentiful beside
+/// a scarce one. If that counted as demand, leases would feed on themselves.
+#[test]
+fn what_was_only_drawn_is_no_demand() {
+    let mut slot = leased(amount(8, 1_000));
+    let mut now_ns = 1_000;
+    for _ in 0..20 {
+        let drawn = slot.draw(amount(1, 1), now_ns).unwrap();
+        now_ns += 2_000_000;
+        slot.start_call(7, Amount::ZERO, 0, now_ns).unwrap();
+        slot.put_back("s1", drawn.slice.saturating_sub(amount(1, 1)), amount(1, 1));
+        let call = called(Amount::ZERO, now_ns);
+        slot.apply(&answer("s1", amount(1, 1), 2_000, 1_001), &call, now_ns);
+    }
+    // One in 2 ms.
+    assert!(amount(500, 500).covers(slot.demand), "{:?}", slot.demand);
 }
 
 #[test]
@@ -107,9 +145,9 @@ fn a_changed_tenant_is_asked_for_again_with_a_refund() {
     let mut slot = leased(amount(10, 10));
     slot.invalidate(5);
     assert_eq!(slot.draw(amount(1, 1), 10), None);
-    let basis = slot.start_call(7, amount(1, 1), 10).unwrap();
+    let basis = slot.start_call(7, amount(1, 1), 0, 10).unwrap();
     assert_eq!((basis.refund, slot.free), (amount(10, 10), Amount::ZERO));
-    slot.apply(&answer("s1", amount(8, 8), 2_000, 1_001), amount(1, 1), 7, 10, 20);
+    slot.apply(&answer("s1", amount(8, 8), 2_000, 1_001), &called(amount(1, 1), 10), 20);
     assert!(slot.draw(amount(1, 1), 30).is_some());
 }
 
@@ -117,9 +155,9 @@ fn a_changed_tenant_is_asked_for_again_with_a_refund() {
 fn an_answer_from_before_a_change_does_not_undo_it() {
     let mut slot = leased(amount(10, 10));
     slot.invalidate(5);
-    slot.apply(&answer("s1", amount(8, 8), 2_000, 1_001), amount(1, 1), 7, 4, 6);
+    slot.apply(&answer("s1", amount(8, 8), 2_000, 1_001), &called(amount(1, 1), 4), 6);
     assert_eq!(slot.draw(amount(1, 1), 10), None);
-    slot.apply(&answer("s1", Amount::ZERO, 2_000, 1_001), amount(1, 1), 7, 4, 6);
+    slot.apply(&answer("s1", Amount::ZERO, 2_000, 1_001), &called(amount(1, 1), 4), 6);
     assert_eq!(slot.refusal, None);
 }
 
@@ -128,11 +166,11 @@ fn a_grant_that_came_too_late_is_no_refusal() {
     let mut slot = Slot::default();
     let mut nothing = answer("s1", Amount::ZERO, 0, 1_001);
     nothing.ask_again_ms = 0;
-    slot.apply(&nothing, amount(1, 1), 7, 0, 0);
+    slot.apply(&nothing, &called(amount(1, 1), 0), 0);
     assert_eq!(slot.refusal, None);
     nothing.ask_again_ms = 20;
     nothing.retry_after_ms = u64::MAX;
-    slot.apply(&nothing, amount(1, 1), 7, 0, 10);
+    slot.apply(&nothing, &called(amount(1, 1), 0), 10);
     assert_eq!(slot.refusal.unwrap().retry_ns, Some(u64::MAX));
 }
 
@@ -142,6 +180,36 @@ fn a_refusal_holds_for_what_costs_as_much() {
     let refusal = slot.refusal.unwrap();
     assert!(refusal.refuses(amount(1, 1), 10));
     assert!(!refusal.refuses(amount(1, 1), refusal.until_ns));
-    slot.apply(&answer("s1", Amount::ZERO, 2_000, 1_001), amount(50, 1), 7, 0, 0);
+    slot.apply(&answer("s1", Amount::ZERO, 2_000, 1_001), &called(amount(50, 1), 0), 0);
     assert!(!slot.refusal.unwrap().refuses(amount(49, 1), 10));
+}
+
+#[test]
+fn a_lease_of_an_older_generation_is_given_up_for_a_fresh_one() {
+    let mut slot = leased(amount(10, 10));
+    let drawn = slot.draw(amount(1, 1), 10).unwrap();
+    slot.put_back("s1", Amount::ZERO, amount(1, 1));
+    let basis = slot.start_call(7, amount(1, 1), 1, 10).unwrap();
+    assert!(basis.fresh);
+    assert_eq!((basis.refund, basis.spent), (amount(8, 8), amount(1, 1)));
+    assert_eq!(drawn.slice, amount(2, 2), "1 of it is in a worker that may be lost");
+
+    let call = Called { generation: 1, ..called(amount(1, 1), 10) };
+    slot.apply(&answer("s2", amount(9, 9), 2_000, 1_001), &call, 20);
+    assert_eq!((slot.free, slot.generation), (amount(9, 9), 1));
+    assert!(!slot.start_call(7, amount(1, 1), 1, 30).unwrap().fresh, "once is enough");
+}
+
+/// A worker that has not heard of the new generation yet must not undo what another asked for.
+#[test]
+fn a_caller_that_is_behind_asks_for_nothing_fresh() {
+    let mut slot = leased(amount(10, 10));
+    slot.generation = 2;
+    assert!(!slot.start_call(7, amount(1, 1), 1, 10).unwrap().fresh);
+    slot.apply(&answer("s2", amount(9, 9), 2_000, 1_001), &called(amount(1, 1), 10), 20);
+    assert_eq!(slot.generation, 2);
+    assert!(
+        !Slot::default().start_call(7, amount(1, 1), 3, 10).unwrap().fresh,
+        "no lease, no loss"
+    );
 }

@@ -62,7 +62,7 @@ async fn take(worker: &Worker, seed: u64, ends: Instant) -> Result<Vec<Grant>> {
         let mut ask = worker.next("acme", amount(need, 1), amount(need + numbers.below(60), 1));
         (ask.stamp, ask.spent) = (stamp, spent);
         let sent = Instant::now();
-        let answer = worker.send(&ask).await?;
+        let answer = worker.send_until_decided(&ask).await?;
         grants.push(Grant { sent, answered: Instant::now(), tokens: answer.granted.tokens.get() });
         (stamp, spent) = (answer.stamp, answer.granted);
     }

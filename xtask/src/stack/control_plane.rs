@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, Result};
 use nix::sys::signal::Signal;
 
-use super::{port, process::Process};
+use super::{port, process::Process, wall_clock::WallClock};
 
 /// Migrations run before it is ready.
 const START_WITHIN: Duration = Duration::from_secs(30);
@@ -47,7 +47,12 @@ pub struct ControlPlane {
 }
 
 impl ControlPlane {
-    pub(super) async fn start(settings: &Settings, folder: &Path, index: usize) -> Result<Self> {
+    pub(super) async fn start(
+        settings: &Settings,
+        folder: &Path,
+        index: usize,
+        clock: Option<WallClock>,
+    ) -> Result<Self> {
         let port = port::free()?;
         let log = folder.join(format!("control-plane-{index}.log"));
         let settings = settings.clone();
@@ -55,7 +60,8 @@ impl ControlPlane {
             let mut command = settings.command();
             command.arg("serve").env("WEIR_LISTEN", format!("127.0.0.1:{port}"));
             command
-        });
+        })
+        .by(clock);
         let client = reqwest::Client::builder().timeout(Duration::from_secs(5)).build()?;
         let control_plane = Self { process, port, client };
         control_plane.restart().await?;
@@ -79,6 +85,11 @@ impl ControlPlane {
     /// All that it has logged.
     pub fn log(&self) -> Result<String> {
         Ok(std::fs::read_to_string(self.process.log())?)
+    }
+
+    /// Sets the wall clock of its host to so many seconds ahead; [`super::Builder::own_wall_clocks`].
+    pub fn set_clock(&self, ahead_s: i64) -> Result<()> {
+        self.process.set_clock(ahead_s)
     }
 
     /// Like `kill -9`.

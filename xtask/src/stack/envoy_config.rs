@@ -15,6 +15,8 @@ pub(super) struct PrivateConfig<'a> {
     pub(super) gateway_token: &'a str,
     /// Merged into the plugin's configuration (RFC 7386: null removes a field).
     pub(super) plugin: &'a Value,
+    /// What else differs: texts of envoy.yaml, and what stands there instead.
+    pub(super) edits: &'a [(String, String)],
 }
 
 impl PrivateConfig<'_> {
@@ -39,6 +41,7 @@ impl PrivateConfig<'_> {
         ];
         let text = replacements
             .iter()
+            .chain(self.edits)
             .try_fold(shipped.to_owned(), |text, (from, to)| replace_once(&text, from, to))?;
         self.with_plugin_config(&text)
     }
@@ -52,6 +55,61 @@ impl PrivateConfig<'_> {
         merge(&mut plugin, self.plugin);
         let indent = " ".repeat(block.len() - block.trim_start().len());
         Ok(format!("{before}{indent}{plugin}\n{after}"))
+    }
+}
+
+/// What of its configuration a private Envoy reads from a file of its own, and again whenever another
+/// file is moved there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reloadable {
+    Nothing,
+    /// Connections to the old listener are drained.
+    Listener,
+    /// The filter alone, as with Istio's `WasmPlugin`: it is replaced at once, for all connections.
+    Plugin,
+}
+
+impl Reloadable {
+    /// Parts a configuration: the rest, and what `file` must hold.
+    pub(super) fn split(self, text: &str, file: &str) -> Result<(String, Option<String>)> {
+        let source = format!("path_config_source: {{ path: {} }}", Value::from(file));
+        // Envoy wants a name for itself where it reads its configuration from elsewhere.
+        let node = "node: { id: private, cluster: private }\n";
+        let cut = |opens: &str, closes: &str| {
+            let missing = || format!("envoy.yaml has no `{opens}` that stands before `{closes}`");
+            let (before, rest) = text.split_once(opens).with_context(missing)?;
+            let (part, after) = rest.split_once(closes).with_context(missing)?;
+            anyhow::Ok((before, part, format!("{closes}{after}")))
+        };
+        match self {
+            Self::Nothing => Ok((text.to_owned(), None)),
+            Self::Listener => {
+                let (before, part, after) =
+                    cut("  listeners:\n    - name: ingress", "\n  clusters:")?;
+                let dynamic = format!("dynamic_resources: {{ lds_config: {{ {source} }} }}\n");
+                let resource = format!(
+                    "resources:\n    - \"@type\": type.googleapis.com/envoy.config.listener.v3.Listener\n\
+                     \x20     name: ingress{part}\n"
+                );
+                Ok((format!("{node}{dynamic}{before}{after}"), Some(resource)))
+            }
+            Self::Plugin => {
+                let opens = "                  - name: weir\n";
+                let closes = "                  - name: envoy.filters.http.router";
+                let (before, part, after) = cut(opens, closes)?;
+                let type_url = "type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm";
+                let discovery = format!(
+                    "{opens}                    config_discovery: {{ config_source: {{ {source} }}, \
+                     type_urls: [{type_url}] }}\n"
+                );
+                let resource = format!(
+                    "resources:\n                  - \"@type\": \
+                     type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig\n\
+                     \x20                   name: weir\n{part}"
+                );
+                Ok((format!("{node}{before}{discovery}{after}"), Some(resource)))
+            }
+        }
     }
 }
 
@@ -106,6 +164,7 @@ mod tests {
             filter: "/a b/f.wasm",
             gateway_token: "secret",
             plugin,
+            edits: &[],
         }
     }
 
@@ -126,6 +185,22 @@ mod tests {
             assert!(text.contains(expected), "{expected} is missing in\n{text}");
         }
         assert!(!text.contains("exempt\""), "{text}");
+        Ok(())
+    }
+
+    #[test]
+    fn a_part_of_it_can_be_in_a_file_of_its_own() -> Result<()> {
+        let shipped = include_str!("../../../envoy/envoy.yaml");
+        for (part, moved, stays) in [
+            (Reloadable::Listener, "stat_prefix: ingress", "  clusters:\n"),
+            (Reloadable::Plugin, "failure_policy: FAIL_RELOAD", "stat_prefix: ingress"),
+        ] {
+            let (rest, resource) = part.split(shipped, "/a b/part.yaml")?;
+            let resource = resource.context("it has no part")?;
+            assert!(resource.starts_with("resources:\n") && resource.contains(moved), "{resource}");
+            assert!(!rest.contains(moved) && rest.contains(stays), "{rest}");
+            assert!(rest.contains("path: \"/a b/part.yaml\""), "{rest}");
+        }
         Ok(())
     }
 

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fs, path::Path, process::Command, time::Duratio
 use anyhow::{Context, Result};
 use nix::sys::signal::Signal;
 
-use super::{port, process::Process};
+use super::{port, process::Process, wall_clock::WallClock};
 
 const START_WITHIN: Duration = Duration::from_secs(30);
 
@@ -22,7 +22,8 @@ impl Gateway {
         envoy: &Path,
         folder: &Path,
         index: usize,
-        concurrency: u32,
+        arguments: Vec<String>,
+        clock: Option<WallClock>,
         config: impl FnOnce(u16, u16) -> Result<String>,
     ) -> Result<Self> {
         let (port, admin_port) = (port::free()?, port::free()?);
@@ -33,7 +34,7 @@ impl Gateway {
         let process = Process::new("Envoy", log, Signal::SIGKILL, move || {
             let mut command = Command::new(&envoy);
             command.arg("--config-path").arg(&file);
-            command.args(["--concurrency", &concurrency.to_string()]);
+            command.args(&arguments);
             command.args([
                 "--log-level",
                 "info",
@@ -43,7 +44,8 @@ impl Gateway {
             // Envoys of one machine would otherwise have to agree on distinct base ids.
             command.arg("--disable-hot-restart");
             command
-        });
+        })
+        .by(clock);
         let client = reqwest::Client::builder().timeout(Duration::from_secs(5)).build()?;
         let gateway = Self { process, port, admin_port, client };
         gateway.restart().await?;
@@ -65,6 +67,10 @@ impl Gateway {
         self.process.pid()
     }
 
+    pub(super) fn ports(&self) -> (u16, u16) {
+        (self.port, self.admin_port)
+    }
+
     /// Envoy's own pages.
     pub fn admin_url(&self) -> String {
         format!("http://127.0.0.1:{}", self.admin_port)
@@ -83,14 +89,33 @@ impl Gateway {
         Ok(self.stats().await?.get(&name).copied().unwrap_or(0))
     }
 
+    /// What Envoy has in memory, in bytes.
+    pub fn resident_bytes(&self) -> Result<u64> {
+        self.process.resident_bytes()
+    }
+
     /// All that it has logged.
     pub fn log(&self) -> Result<String> {
         fs::read_to_string(self.process.log()).context("Envoy's log")
     }
 
+    /// Sets the wall clock of its host to so many seconds ahead; [`super::Builder::own_wall_clocks`].
+    pub fn set_clock(&self, ahead_s: i64) -> Result<()> {
+        self.process.set_clock(ahead_s)
+    }
+
     /// Like `kill -9`: loses what was not acknowledged.
     pub fn kill(&self) {
         self.process.kill();
+    }
+
+    /// It stands still until [`Gateway::go_on`].
+    pub fn pause(&self) {
+        self.process.signal(Signal::SIGSTOP);
+    }
+
+    pub fn go_on(&self) {
+        self.process.signal(Signal::SIGCONT);
     }
 
     /// SIGTERM: Envoy's own way to end.

@@ -1,9 +1,8 @@
 //! Free ports for processes that can't tell which one they chose, or that must come back on it.
 
 use std::{
-    collections::BTreeSet,
     hash::{BuildHasher, RandomState},
-    net::{Ipv4Addr, TcpListener},
+    net::{Ipv4Addr, TcpListener, UdpSocket},
     sync::{Mutex, PoisonError},
 };
 
@@ -13,17 +12,21 @@ use anyhow::{Result, bail};
 const FIRST: u16 = 20_000;
 const COUNT: u16 = 12_000;
 
-/// A port of 127.0.0.1 that is free and that this process has not handed out before.
+/// A port of 127.0.0.1 that is free, and that neither this process nor another one like it has handed
+/// out: its UDP side, which nobody uses, is held as long as this process lives. So nobody takes it
+/// while the process that listens there restarts.
 pub(super) fn free() -> Result<u16> {
-    static TAKEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    static TAKEN: Mutex<Vec<UdpSocket>> = Mutex::new(Vec::new());
     let mut taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
     // Other test binaries start elsewhere.
     let start = RandomState::new().hash_one(FIRST) % u64::from(COUNT);
     let start = u16::try_from(start).unwrap_or(0);
     for offset in 0..COUNT {
         let port = FIRST + (start + offset) % COUNT;
-        if !taken.contains(&port) && TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
-            taken.insert(port);
+        let address = (Ipv4Addr::LOCALHOST, port);
+        let Ok(held) = UdpSocket::bind(address) else { continue };
+        if TcpListener::bind(address).is_ok() {
+            taken.push(held);
             return Ok(port);
         }
     }

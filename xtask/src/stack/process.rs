@@ -16,7 +16,7 @@ use nix::{
     unistd::Pid,
 };
 
-use super::reaper;
+use super::{reaper, wall_clock::WallClock};
 use crate::command::tail_of;
 
 /// How often a condition is looked at.
@@ -31,6 +31,7 @@ pub(super) struct Process {
     stop: Signal,
     command: Box<dyn Fn() -> Command + Send + Sync>,
     child: Mutex<Option<Child>>,
+    clock: Option<WallClock>,
 }
 
 impl Process {
@@ -40,7 +41,20 @@ impl Process {
         stop: Signal,
         command: impl Fn() -> Command + Send + Sync + 'static,
     ) -> Self {
-        Self { name: name.into(), log, stop, command: Box::new(command), child: Mutex::new(None) }
+        let child = Mutex::new(None);
+        Self { name: name.into(), log, stop, command: Box::new(command), child, clock: None }
+    }
+
+    /// Runs it by this wall clock instead of the machine's.
+    pub(super) fn by(mut self, clock: Option<WallClock>) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Sets its wall clock to so many seconds ahead of the machine's.
+    pub(super) fn set_clock(&self, ahead_s: i64) -> Result<()> {
+        let clock = self.clock.as_ref();
+        clock.with_context(|| format!("{} has no wall clock of its own", self.name))?.set(ahead_s)
     }
 
     pub(super) fn log(&self) -> &Path {
@@ -59,7 +73,11 @@ impl Process {
             bail!("{} runs already", self.name);
         }
         let log = OpenOptions::new().create(true).append(true).open(&self.log)?;
-        let spawned = (self.command)()
+        let mut command = (self.command)();
+        if let Some(clock) = &self.clock {
+            clock.give_to(&mut command);
+        }
+        let spawned = command
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
@@ -98,6 +116,14 @@ impl Process {
         self.end(Signal::SIGKILL);
     }
 
+    /// Sends this signal and does not wait.
+    pub(super) fn signal(&self, signal: Signal) {
+        if let Some(child) = self.child().as_ref() {
+            // An error says that it has ended already.
+            let _ = killpg(Pid::from_raw(child.id().cast_signed()), signal);
+        }
+    }
+
     /// Asks it to end with this signal and waits for it.
     pub(super) fn end(&self, signal: Signal) {
         let Some(mut child) = self.child().take() else { return };
@@ -127,6 +153,16 @@ impl Process {
             reaper::ended(child.id());
         }
         Ok(Some(status.to_string()))
+    }
+
+    /// What it has in memory, in bytes.
+    pub(super) fn resident_bytes(&self) -> Result<u64> {
+        let id = self.child().as_ref().map(Child::id);
+        let id = id.with_context(|| format!("{} does not run", self.name))?;
+        let status = std::fs::read_to_string(format!("/proc/{id}/status"))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib = line.and_then(|line| line.trim().strip_suffix(" kB")).context("no VmRSS")?;
+        Ok(kib.parse::<u64>()? * 1_024)
     }
 
     fn log_end(&self) -> String {

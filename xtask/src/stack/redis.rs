@@ -17,6 +17,7 @@ use tokio::{
 use super::{
     port,
     process::{Process, wait_for},
+    wall_clock::WallClock,
 };
 
 /// How long Redis may take to start, and a replica to catch up.
@@ -30,7 +31,11 @@ pub struct Redis {
 }
 
 impl Redis {
-    pub(super) async fn start(server: &Path, folder: &Path) -> Result<Self> {
+    pub(super) async fn start(
+        server: &Path,
+        folder: &Path,
+        clock: Option<WallClock>,
+    ) -> Result<Self> {
         let port = port::free()?;
         let log = folder.join("redis.log");
         let (server, folder) = (server.to_owned(), folder.to_owned());
@@ -40,7 +45,8 @@ impl Redis {
             command.args(["--bind", "127.0.0.1", "--port", &port.to_string()]);
             command.args(["--save", "", "--appendonly", "no", "--dir"]).arg(&data);
             command
-        });
+        })
+        .by(clock);
         let redis = Self { process, port, server, folder };
         redis.restart().await?;
         Ok(redis)
@@ -53,6 +59,11 @@ impl Redis {
 
     pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    /// Sets the wall clock of its host to so many seconds ahead; [`super::Builder::own_wall_clocks`].
+    pub fn set_clock(&self, ahead_s: i64) -> Result<()> {
+        self.process.set_clock(ahead_s)
     }
 
     /// Like `kill -9`: all buckets are lost.
@@ -69,7 +80,7 @@ impl Redis {
 
     /// A replica that has caught up, and from then on lags: it cannot reach this one any more.
     pub async fn lagging_replica(&self) -> Result<Self> {
-        let replica = Self::start(&self.server, &self.folder).await?;
+        let replica = Self::start(&self.server, &self.folder, None).await?;
         replica.command(&format!("REPLICAOF 127.0.0.1 {}", self.port)).await?;
         wait_for("the replica to catch up", WITHIN, async || {
             let info = replica.command("INFO replication").await?;

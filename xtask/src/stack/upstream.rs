@@ -1,12 +1,23 @@
-//! The service that is protected: answers `ok` and counts what reached it.
+//! The service that is protected: answers `ok` and counts what reached it. `/slow` takes a second.
+//! After an upgrade to WebSocket it sends back all that it gets.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
 use anyhow::Result;
-use axum::{Router, extract::State, http::Uri};
+use axum::{
+    Router,
+    extract::{Request, State},
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
 use tokio::{net::TcpListener, task::JoinHandle};
 
 pub struct Upstream {
@@ -45,7 +56,24 @@ impl Drop for Upstream {
     }
 }
 
-async fn answer(State(requests): State<Arc<AtomicU64>>, uri: Uri) -> String {
+async fn answer(State(requests): State<Arc<AtomicU64>>, mut request: Request) -> Response {
     requests.fetch_add(1, Ordering::SeqCst);
-    format!("ok {}\n", uri.path())
+    if request.uri().path() == "/slow" {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    if request.headers().contains_key("upgrade")
+        && let Some(upgrade) = request.extensions_mut().remove::<OnUpgrade>()
+    {
+        tokio::spawn(echo(upgrade));
+        let headers = [("connection", "upgrade"), ("upgrade", "websocket")];
+        return (StatusCode::SWITCHING_PROTOCOLS, headers).into_response();
+    }
+    format!("ok {}\n", request.uri().path()).into_response()
+}
+
+async fn echo(upgrade: OnUpgrade) {
+    let Ok(upgraded) = upgrade.await else { return };
+    let (mut from, mut to) = tokio::io::split(TokioIo::new(upgraded));
+    // An error is the client's end.
+    let _ = tokio::io::copy(&mut from, &mut to).await;
 }

@@ -4,6 +4,7 @@
 --                    :home     names this life of the tenant's keys: "<epoch>.<microseconds>"
 --                    :now      the latest ms that was seen; the clock never moves back
 --                    :leases   counts leases, so that each has a stamp of its own
+--                    :reserved a large need that is spared for, see ask.lua
 --                    :started:<limit>  a continuous bucket was made in this life
 --       2 .. L+1   one hash per limit, in the order of ARGV
 --       L+2        (ask only) the last call of each worker of the gateway, and its answer
@@ -13,7 +14,10 @@
 --         2 requests), capacity, amount or period start, interval or period end,
 --         start ("full", "lost" or "" when not decided)
 --       then those of the operation
--- All numbers are whole, times are ms since 1970.
+--       and at the end: what the time should be, in microseconds, and "vouched" when that is right
+--         whatever Redis' clock shows
+-- All numbers are whole, times are ms since 1970. Each answer ends with what Redis' clock shows, in
+-- microseconds. {"doubt", time, ""} changes nothing: Redis' clock is not where it should be.
 --
 -- A key that another Redis process wrote (epoch), or that was written before the tenant's hash was
 -- lost (home), counts as missing. So whichever of the keys Redis loses, nothing is minted:
@@ -27,20 +31,25 @@
 local operation, epoch = ARGV[1], ARGV[2]
 local lifetime, longest, known_home, limits = tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5], tonumber(ARGV[6])
 local ARGUMENTS = 6 + 7 * limits
-local now, home, leases
+-- Redis' clock may be that far from what it should be: calls take time.
+local NEAR_MICROS = 250000
+local now, micros, home, leases, reserved
 local gateways, buckets, started = {}, {}, {}
 
+-- The time is the caller's, so that a jump of Redis' clock is no time that passes. Whether it is
+-- to be trusted.
 local function read_clock()
-  local clock = redis.call('TIME')
-  now = clock[1] * 1000 + quotient(tonumber(clock[2]), 1000)
-  return clock[1] * 1000000 + clock[2]
+  local clock, expected = redis.call('TIME'), tonumber(ARGV[#ARGV - 1])
+  micros = clock[1] * 1000000 + clock[2]
+  now = quotient(expected, 1000)
+  return ARGV[#ARGV] == 'vouched' or math.abs(micros - expected) <= NEAR_MICROS
 end
 
 local ENTRY = '^(%d+) (%d+) (%d+) (%d+) (%S+) (%d+) (%d+) (%d+) (%S+)$'
 
 -- What a gateway holds unspent at most: `held` until `ends`, under `stamp`; and `old`, which an
--- answer with a new stamp has replaced. The gateway may spend that until the answer arrives, so
--- it counts until its own end.
+-- answer with a new stamp has replaced. The gateway may spend that until the answer arrives, and its
+-- workers what they have drawn of it until its end, so it counts until then.
 local function new_entry()
   return { ends = 0, held = { 0, 0 }, seen = 0, stamp = '-', old_ends = 0, old = { 0, 0 }, old_stamp = '-' }
 end
@@ -65,7 +74,6 @@ local function entry_text(entry)
 end
 
 local function read_gateways()
-  local micros = read_clock()
   local flat = redis.call('HGETALL', KEYS[1])
   local fields = {}
   for index = 1, #flat, 2 do
@@ -83,6 +91,7 @@ local function read_gateways()
   end
   now = math.max(now, tonumber(fields[':now']))
   leases = tonumber(fields[':leases'])
+  reserved = fields[':reserved']
   for name, value in pairs(fields) do
     if string.sub(name, 1, 9) == ':started:' then
       started[string.sub(name, 10)] = true
@@ -162,7 +171,7 @@ local function save_bucket(bucket)
     redis.call('HSET', bucket.key, 'home', home, 'kind', bucket.kind, 'level', text(bucket.level),
       'start', text(bucket.starts), 'capacity', bucket.unknown and '' or text(bucket.capacity),
       'unclaimed', text(bucket.unclaimed), 'checked', text(bucket.checked))
-    redis.call('PEXPIREAT', bucket.key, text(bucket.ends + 3600000))
+    redis.call('PEXPIRE', bucket.key, text(bucket.ends - now + 3600000))
   end
 end
 
@@ -227,6 +236,9 @@ end
 
 -- Reads all; nil, or the answer that says what must be decided elsewhere before.
 local function open()
+  if not read_clock() then
+    return { 'doubt', now, '' }
+  end
   read_gateways()
   if not in_period() then
     return { 'period', now, home }
@@ -242,7 +254,8 @@ local function open()
   settle()
 end
 
--- Appends what the buckets have: for each whether it is known, level, fraction, its time, unclaimed.
+-- Appends what the buckets have: for each whether it is known, level, fraction, its time, unclaimed,
+-- and what the ask had to leave in it for a larger one.
 local function append_buckets(answer)
   answer[#answer + 1] = held(1)
   answer[#answer + 1] = held(2)
@@ -252,6 +265,7 @@ local function append_buckets(answer)
     answer[#answer + 1] = bucket.fraction or 0
     answer[#answer + 1] = bucket.at or now
     answer[#answer + 1] = bucket.unclaimed or 0
+    answer[#answer + 1] = bucket.spared or 0
   end
   return answer
 end

@@ -6,9 +6,21 @@ use weir_domain::{
     quantity::{Amount, Quantity},
 };
 
+/// One answer.
+#[derive(Debug)]
+pub struct Answer {
+    /// The script's time, in ms since 1970.
+    pub now_ms: i64,
+    /// What Redis' own clock showed, in µs.
+    pub redis_us: i64,
+    pub reply: Reply,
+}
+
 /// What the script answered.
 #[derive(Debug)]
 pub enum Reply {
+    /// Redis' clock shows another time than was expected.
+    Doubt,
     /// The periods passed do not hold this moment.
     Period,
     /// Whether continuous buckets start full must be decided for `home`.
@@ -17,6 +29,8 @@ pub enum Reply {
     },
     /// Periodic buckets must be fed first: for each limit, what is missing and what is welcome.
     Claim(Vec<Option<Wish>>),
+    /// Nothing may be claimed, and only Postgres can tell whether the need is there.
+    Unfed,
     Decided(Decided),
     /// What was taken back.
     Fed {
@@ -83,11 +97,14 @@ pub struct Bucket {
     pub level: Level,
     /// What Postgres has not released yet in this period.
     pub unclaimed: Quantity,
+    /// What the ask had to leave in it for a larger one, which would else be undercut for ever.
+    pub spared: Quantity,
 }
 
-/// Reads an answer: the script's time, and what it says. `None` where it has another form.
-pub fn parse(value: Value) -> Option<(i64, Reply)> {
-    let Value::Array(values) = value else { return None };
+/// Reads an answer; `None` where it has another form.
+pub fn parse(value: Value) -> Option<Answer> {
+    let Value::Array(mut values) = value else { return None };
+    let Some(Value::Int(redis_us)) = values.pop() else { return None };
     let mut fields = Fields(values.into_iter());
     let kind = fields.text()?;
     let now_ms = fields.number()?;
@@ -102,9 +119,11 @@ pub fn parse(value: Value) -> Option<(i64, Reply)> {
         }))
     };
     let reply = match kind.as_str() {
+        "doubt" => Reply::Doubt,
         "period" => Reply::Period,
         "start" => Reply::Start { home },
         "claim" => Reply::Claim(fields.wishes()?),
+        "unfed" => Reply::Unfed,
         "granted" => decided(Outcome::Granted, fields)?,
         "refused" => decided(Outcome::Refused, fields)?,
         "replayed" => decided(Outcome::Replayed, fields)?,
@@ -117,7 +136,7 @@ pub fn parse(value: Value) -> Option<(i64, Reply)> {
         }
         _ => return None,
     };
-    Some((now_ms, reply))
+    Some(Answer { now_ms, redis_us, reply })
 }
 
 /// Reads an answer from its start; `None` where it has another form than expected.
@@ -168,7 +187,8 @@ impl Fields {
                 fraction: self.number()?.try_into().ok()?,
                 at_ms: self.number()?,
             };
-            buckets.push(Bucket { known, level, unclaimed: self.quantity()? });
+            let (unclaimed, spared) = (self.quantity()?, self.quantity()?);
+            buckets.push(Bucket { known, level, unclaimed, spared });
         }
         Some(State { held, buckets })
     }
