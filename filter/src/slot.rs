@@ -279,8 +279,10 @@ impl Slot {
     }
 
     fn note_refusal(&mut self, answer: &LeaseAnswer, need: Amount, now_ns: u64) {
-        // Where nothing was needed, it is about the least that a request takes.
-        let need = if need.is_zero() { Amount::request(Quantity::ONE) } else { need };
+        // Where nothing was needed, it is about the least that a request takes, and no reason to refuse
+        // one here: what the limits have left, it says with what this gateway held then.
+        let needed = !need.is_zero();
+        let need = if needed { need } else { Amount::request(Quantity::ONE) };
         // Nothing granted, and nothing to wait for: the answer to a repeated call that came too late.
         let refused = answer.state == TenantState::Active
             && answer.ask_again_ms > 0
@@ -290,7 +292,7 @@ impl Slot {
         if refused {
             self.refusal = Some(Refusal {
                 need,
-                until_ns: after(answer.ask_again_ms),
+                until_ns: if needed { after(answer.ask_again_ms) } else { now_ns },
                 retry_ns: (answer.retry_after_ms > 0).then(|| after(answer.retry_after_ms)),
             });
         } else if !answer.granted.is_zero() {

@@ -213,3 +213,17 @@ fn a_caller_that_is_behind_asks_for_nothing_fresh() {
         "no lease, no loss"
     );
 }
+
+/// It got nothing when it asked ahead of demand: that is remembered for an outage, and no request is
+/// refused for it, as the limits were told with what the gateway still held.
+#[test]
+fn what_was_asked_ahead_in_vain_refuses_nobody() {
+    let mut slot = leased(amount(1, 1));
+    let mut refused = answer("s1", Amount::ZERO, 2_000, 1_001);
+    (refused.ask_again_ms, refused.retry_after_ms) = (2_000, 60_000);
+    slot.apply(&refused, &called(Amount::ZERO, 5), 5);
+    let refusal = slot.refusal.unwrap();
+    assert!(!refusal.refuses(amount(1, 1), 5) && refusal.retry_ns.is_some());
+    slot.apply(&refused, &called(amount(1, 1), 5), 5);
+    assert!(slot.refusal.unwrap().refuses(amount(1, 1), 6));
+}
