@@ -299,9 +299,8 @@ impl Stack {
             self.links.push(Link::start(&ports).await?);
         }
         let index = self.gateways.len();
-        let config = |port, admin_port| {
-            self.configure(index, plugin, (port, admin_port)).and_then(change)
-        };
+        let config =
+            |port, admin_port| self.configure(index, plugin, (port, admin_port)).and_then(change);
         let mut arguments = vec!["--concurrency".to_owned(), self.concurrency.to_string()];
         if self.reloadable != Reloadable::Nothing {
             // What is replaced would otherwise stay for ten minutes.

@@ -20,6 +20,9 @@ pub(super) enum Peer<'a> {
 const FILTERS: &str = "http_filters:\n";
 const ROUTER: &str = "- name: envoy.filters.http.router\n";
 const ROUTE: &str = "route: { cluster: upstream, timeout: 60s }";
+/// The service counts per tenant.
+const RATE_LIMITED_ROUTE: &str = "route: { cluster: upstream, timeout: 60s, rate_limits: [\
+     { actions: [{ request_headers: { header_name: x-tenant-id, descriptor_key: tenant } }] }] }";
 const CLUSTERS: &str = "  clusters:\n";
 
 impl Peer<'_> {
@@ -32,13 +35,14 @@ impl Peer<'_> {
         let filter = self.filter().map_or_else(String::new, |text| indented(&text, &indent));
         let config = format!("{before}{filter}{indent}{after}");
         let config = match self {
-            Self::RatelimitService(_) => config.replace(ROUTE, &format!(
-                "route: {{ cluster: upstream, timeout: 60s, rate_limits: [{{ actions: [{{ request_headers: {{ header_name: x-tenant-id, descriptor_key: tenant }} }}] }}] }}"
-            )),
-            Self::DirectAnswer(bytes) => config.replace(ROUTE, &format!(
-                "direct_response: {{ status: 429, body: {{ inline_string: \"{}\" }} }}",
-                "x".repeat(*bytes)
-            )),
+            Self::RatelimitService(_) => config.replace(ROUTE, RATE_LIMITED_ROUTE),
+            Self::DirectAnswer(bytes) => config.replace(
+                ROUTE,
+                &format!(
+                    "direct_response: {{ status: 429, body: {{ inline_string: \"{}\" }} }}",
+                    "x".repeat(*bytes)
+                ),
+            ),
             _ => config,
         };
         Ok(config.replacen(CLUSTERS, &format!("{CLUSTERS}{}", self.cluster()), 1))
