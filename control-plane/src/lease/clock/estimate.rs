@@ -50,7 +50,7 @@ pub struct Clocks {
 }
 
 impl Clocks {
-    /// The median. Of two clocks the one that is behind: time that is late mints nothing.
+    /// The median. Of two clocks the one that is behind; where they differ, that one is in doubt.
     fn agreed(self) -> Offset {
         let mut clocks = vec![self.own, self.redis];
         clocks.extend(self.postgres);
