@@ -7,12 +7,18 @@ use serde_json::{Value, json};
 use crate::harness::*;
 
 /// A Weir without gateways: usage comes through the edge API or straight into the rollup.
-async fn start() -> Result<Fleet> {
+pub(crate) async fn start() -> Result<Fleet> {
     Fleet::with(|stack| stack.gateways(0)).await
 }
 
 /// A tenant on a plan of its own, as if it had been created at `since`.
-async fn tenant_since(fleet: &Fleet, id: &str, since: &str, plan: Value, zone: &str) -> Result<()> {
+pub(crate) async fn tenant_since(
+    fleet: &Fleet,
+    id: &str,
+    since: &str,
+    plan: Value,
+    zone: &str,
+) -> Result<()> {
     fleet.admin.put(&format!("/plans/{id}-plan"), &plan).await?.ok()?;
     let tenant = json!({ "id": id, "plan": format!("{id}-plan"), "time_zone": zone });
     fleet.admin.post("/tenants", &tenant).await?.ok()?;
@@ -25,7 +31,12 @@ async fn tenant_since(fleet: &Fleet, id: &str, since: &str, plan: Value, zone: &
 }
 
 /// Adds usage of the meter `default` to a quarter hour.
-async fn use_tokens(fleet: &Fleet, tenant: &str, quarter: &str, tokens: u64) -> Result<()> {
+pub(crate) async fn use_tokens(
+    fleet: &Fleet,
+    tenant: &str,
+    quarter: &str,
+    tokens: u64,
+) -> Result<()> {
     let sql = format!(
         "insert into usage_rollup (tenant_id, quarter, meter, model, tokens, requests)
          values ('{tenant}', '{quarter}', 'default', '', {tokens}, 1)
@@ -36,14 +47,14 @@ async fn use_tokens(fleet: &Fleet, tenant: &str, quarter: &str, tokens: u64) -> 
 }
 
 /// `weir invoice run` as if it were that time; what it says.
-async fn run(fleet: &Fleet, as_of: &str) -> Result<String> {
+pub(crate) async fn run(fleet: &Fleet, as_of: &str) -> Result<String> {
     let output = fleet.stack.weir(&["invoice", "run", "--as-of", as_of]).await?;
     ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     Ok(String::from_utf8(output.stdout)?)
 }
 
 /// The tenant's invoices, oldest first.
-async fn invoices(fleet: &Fleet, tenant: &str) -> Result<Vec<Value>> {
+pub(crate) async fn invoices(fleet: &Fleet, tenant: &str) -> Result<Vec<Value>> {
     let mut page =
         fleet.admin.get(&format!("/invoices?tenant={tenant}&state=final")).await?.ok()?;
     let mut items = page["items"].take().as_array().cloned().context("items")?;
