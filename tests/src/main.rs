@@ -18,6 +18,7 @@ mod ledger;
 mod outage;
 mod portal;
 mod pricing;
+mod printing;
 mod readme;
 mod repository;
 mod shipped_files;

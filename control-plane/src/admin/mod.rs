@@ -9,7 +9,9 @@ pub mod api_keys;
 pub mod buckets;
 pub mod document;
 pub mod input;
+pub mod invoice_settings;
 pub mod invoices;
+pub mod negotiation;
 pub mod page;
 pub mod plan_parts;
 pub mod plans;
@@ -40,6 +42,7 @@ fn resources() -> OpenApiRouter<App> {
         .merge(api_keys::router())
         .merge(access_tokens::router())
         .merge(invoices::router())
+        .merge(invoice_settings::router())
         .merge(usage::router())
         .merge(buckets::router())
         .merge(document::router())
