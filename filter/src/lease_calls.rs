@@ -259,7 +259,7 @@ impl Worker {
                 tenant.surrender();
                 let owes = clear_slot(&tenant.slot_key);
                 self.tenants.prove(index);
-                self.refuse_waiters(index, &Refused::Suspended, now_ns);
+                self.refuse_waiters(index, &Refused::Suspended);
                 if owes {
                     self.ask_for(index);
                 }
@@ -270,7 +270,7 @@ impl Worker {
                     host::clear(&tenant.slot_key);
                 }
                 tenant.close_minute(&mut self.usage);
-                self.refuse_waiters(index, &Refused::UnknownTenant, now_ns);
+                self.refuse_waiters(index, &Refused::UnknownTenant);
                 self.tenants.remove(index);
                 self.tenants.add_stranger(&id, now_ns);
             }

@@ -195,8 +195,7 @@ impl Worker {
             }
             Verdict::Exhausted(refusal) => {
                 tenant.see_limits(&slot);
-                let limits = std::rc::Rc::clone(&tenant.limits);
-                Decision::Refuse(Refused::Limit { refusal, cost, limits })
+                Decision::Refuse(tenant.refuse(refusal, cost, now_ns))
             }
             Verdict::GraceExceeded => Decision::Refuse(Refused::GraceExceeded),
             Verdict::Deny => Decision::Refuse(Refused::ControlPlaneUnreachable),

@@ -9,6 +9,7 @@ use weir_domain::{
 };
 
 use crate::{
+    refusal::{LimitRefused, Refused},
     slot::{Drawn, Refusal, Slot},
     usage::UsageLog,
 };
@@ -39,6 +40,8 @@ pub struct Tenant {
     /// When a change of it was last heard of: what was said before may be outdated.
     pub changed_ns: u64,
     pub refusal: Option<Refusal>,
+    /// What refused requests were told last.
+    told: Option<Rc<LimitRefused>>,
     pub limits: Rc<Limits>,
     /// Admitted by this worker, or drawn by others, since `limits` were told.
     spent_since_limits: Amount,
@@ -110,6 +113,7 @@ impl Tenant {
             suspended_until_ns: 0,
             changed_ns: 0,
             refusal: None,
+            told: None,
             limits: Rc::default(),
             spent_since_limits: Amount::ZERO,
             next_call: 1,
@@ -192,6 +196,16 @@ impl Tenant {
         }
     }
 
+    /// What a request that takes `cost` is told, which the buckets do not hold.
+    pub fn refuse(&mut self, refusal: Refusal, cost: Amount, now_ns: u64) -> Refused {
+        let told = self.told.take().filter(|told| told.is(refusal, cost, &self.limits, now_ns));
+        let told = told.unwrap_or_else(|| {
+            Rc::new(LimitRefused::new(refusal, cost, Rc::clone(&self.limits), now_ns))
+        });
+        self.told = Some(Rc::clone(&told));
+        Refused::Limit(told)
+    }
+
     /// Holds a new slice; the one before must have been surrendered.
     pub fn hold(&mut self, drawn: Drawn) {
         self.slice = drawn.slice;
@@ -199,6 +213,7 @@ impl Tenant {
         self.end_ns = drawn.end_ns;
         self.clock_offset_ns = drawn.clock_offset_ns;
         self.fast_until_ns = 0;
+        self.told = None;
     }
 
     /// The lease that the slice is of was renewed. Its end comes with the clock that says what time

@@ -1,6 +1,6 @@
 //! One worker: decides over requests, and does the rest on its tick.
 
-use std::{rc::Rc, time::Duration};
+use std::time::Duration;
 
 use hashbrown::HashMap;
 use weir_domain::{quantity::Amount, rate_limit_fields};
@@ -48,8 +48,10 @@ pub struct Worker {
     /// Tenants with waiting requests.
     pub waiting: Vec<Index>,
     pub waiting_requests: usize,
-    /// What the answers to requests that were resumed say, by their context.
-    pub resumed: HashMap<u32, AnswerFields>,
+    /// For whose lease requests are, or were, paused; by their context.
+    pub paused: HashMap<u32, Index>,
+    /// What the answers to admitted requests will say, by their context.
+    pub answers: HashMap<u32, AnswerFields>,
     pub usage: UsageLog,
     pub usage_calls: UsageCalls,
     pub lease_calls: LeaseCalls,
@@ -113,7 +115,8 @@ impl Worker {
             active: Vec::new(),
             waiting: Vec::new(),
             waiting_requests: 0,
-            resumed: HashMap::new(),
+            paused: HashMap::new(),
+            answers: HashMap::new(),
             usage: UsageLog::default(),
             usage_calls: UsageCalls::default(),
             lease_calls: LeaseCalls::default(),
@@ -225,8 +228,7 @@ impl Worker {
             return Draw::Took;
         }
         if let Some(refusal) = tenant.refusal.filter(|refusal| refusal.refuses(cost, now_ns)) {
-            let limits = Rc::clone(&tenant.limits);
-            return Draw::Refused(Refused::Limit { refusal, cost, limits });
+            return Draw::Refused(tenant.refuse(refusal, cost, now_ns));
         }
         let stamp = tenant.stamp.clone();
         let surrendered = tenant.surrender();
@@ -249,8 +251,7 @@ impl Worker {
                 Some(refusal) => {
                     tenant.refusal = Some(refusal);
                     tenant.see_limits(&slot);
-                    let limits = Rc::clone(&tenant.limits);
-                    Draw::Refused(Refused::Limit { refusal, cost, limits })
+                    Draw::Refused(tenant.refuse(refusal, cost, now_ns))
                 }
                 None => Draw::Empty,
             },
