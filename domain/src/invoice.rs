@@ -5,23 +5,35 @@
 //! included units, the ends of tiers) is for a whole billing period. A price that was in force for a
 //! part of its quarter hours gets that share of each, and charges what was used in them. So a price
 //! that both plans have in common is one line, as if nothing had changed, and a change of limits
-//! alone leaves the invoice alone. A billing period is whole however short it is.
+//! alone leaves the invoice alone. A billing period is whole however short it is. A plan's minimum
+//! counts by its share too: the shares of all minimums of the period add up to one.
+//!
+//! **Which price charges what.** Usage of a meter, model and unit is charged by the price that names
+//! the model most precisely; by the one without a model where none does. What no price names costs
+//! nothing and is told in [`Invoice::unpriced`].
+//!
+//! **Order.** Of each price: its charge, then its discount, then what is missing to its minimum. Of
+//! the plan, from the sum of those: its discount, then what is missing to its minimum. So a minimum
+//! is what is paid at least. Adjustments come after it, and count in none of it.
 //!
 //! **Rounding.** A line is computed exactly and rounded once, half to even, to the currency's minor
 //! unit. The total is the sum of the lines as they stand there.
 
 mod charge;
+mod lines;
+mod priced;
 #[cfg(test)]
 mod properties;
+mod stretch;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
-
+use rust_decimal::Decimal;
 use thiserror::Error;
 
+use self::lines::Lines;
 use crate::{
-    billing_period::{BillingPeriod, Quarter, quarters},
+    billing_period::{BillingPeriod, Quarter},
     currency::Currency,
     id::Meter,
     limit::Unit,
@@ -69,6 +81,18 @@ pub struct Invoice {
     pub lines: Vec<Line>,
     /// The sum of the lines.
     pub total: Money,
+    /// Usage of the period that no price charges, by meter and model.
+    pub unpriced: Vec<Unpriced>,
+}
+
+/// Usage that no price names. A unit that the plan charges nowhere is told only where the other one
+/// is not charged either.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unpriced {
+    pub meter: Meter,
+    pub model: String,
+    /// Only what is not charged.
+    pub used: Used,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,8 +111,30 @@ pub enum Subject {
         /// For which part of the period the price was in force.
         share: Share,
     },
+    /// What follows from the lines before it.
+    Rule(Rule),
     /// Usage of an earlier period that arrived after its invoice.
     Adjustment { period: BillingPeriod },
+}
+
+/// A discount, or what is missing to a minimum.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Rule {
+    /// `percent` less than `of`.
+    Discount {
+        /// The name of the price; `None` for the plan's.
+        price: Option<String>,
+        percent: Decimal,
+        of: Money,
+    },
+    /// What is missing to the least that is to be paid.
+    Minimum {
+        /// The name of the price; `None` for the plan's.
+        price: Option<String>,
+        /// For the part of the period in which it was in force.
+        minimum: Money,
+        reached: Money,
+    },
 }
 
 /// A part of a period: `quarters` of its `of` quarter hours.
@@ -109,6 +155,8 @@ pub enum InvoiceError {
     Currencies(Currency, Currency),
     #[error("the price {name:?} can't be charged: {cause}")]
     Price { name: String, cause: PriceError },
+    #[error("the plan's discount or minimum can't be charged: {0}")]
+    Plan(PriceError),
     #[error("usage at {0} lies outside the billing period")]
     OutsidePeriod(jiff::Timestamp),
     #[error("{name:?}: {cause}")]
@@ -122,10 +170,32 @@ impl Subject {
     pub fn name(&self) -> String {
         match self {
             Self::Price { price, .. } => price.name.clone(),
+            Self::Rule(rule) => rule.name(),
             Self::Adjustment { period } => {
                 format!("Late usage of {} to {}", period.start().start(), period.end().start())
             }
         }
+    }
+}
+
+impl Rule {
+    fn name(&self) -> String {
+        let (price, rule) = match self {
+            Self::Discount { price, percent, .. } => {
+                (price, format!("Discount of {} %", percent.normalize()))
+            }
+            Self::Minimum { price, minimum, .. } => {
+                (price, format!("Up to the minimum of {minimum}"))
+            }
+        };
+        price.as_ref().map_or_else(|| rule.clone(), |price| format!("{price}: {rule}"))
+    }
+}
+
+impl InvoiceError {
+    /// A sum that does not fit.
+    fn too_large(name: impl ToString) -> Self {
+        Self::Line { name: name.to_string(), cause: MoneyError::Overflow }
     }
 }
 
@@ -147,29 +217,33 @@ impl Used {
 }
 
 /// Draws the invoice of `period` up. `terms` are in the order of their start, the first of them in
-/// force when the period starts; each price makes a line, each adjustment one more.
+/// force when the period starts.
 pub fn draw_up(
     period: BillingPeriod,
     terms: &[TermsFrom],
     usage: &[Usage],
     adjustments: &[Adjustment],
 ) -> Result<Invoice, InvoiceError> {
-    let stretches = stretches(period, terms)?;
-    let currency = currency_of(&stretches)?;
-    let used = used_per_stretch(period, &stretches, usage)?;
-    let mut lines = Vec::new();
-    for priced in prices_in_force(&stretches, &used)? {
-        lines.push(priced.line(period, currency)?);
+    let stretches = stretch::stretches(period, terms)?;
+    let currency = stretch::currency_of(&stretches)?;
+    let used = stretch::used_per_stretch(period, &stretches, usage)?;
+    let (prices, unpriced) = priced::in_force(&stretches, &used)?;
+    let mut lines = Lines::new(period, currency);
+    for price in &prices {
+        lines.charge(price)?;
     }
+    lines.finish_plan(&stretches)?;
+    let mut lines = lines.into_vec();
     lines.extend(adjustments.iter().map(|adjustment| Line {
         subject: Subject::Adjustment { period: adjustment.period },
         amount: adjustment.amount,
     }));
-    let total = lines
-        .iter()
-        .try_fold(Money::zero(currency), |sum, line| sum.checked_add(line.amount))
-        .map_err(InvoiceError::Total)?;
-    Ok(Invoice { period, lines, total })
+    let total = sum(&lines, currency).map_err(InvoiceError::Total)?;
+    Ok(Invoice { period, lines, total, unpriced })
+}
+
+fn sum(lines: &[Line], currency: Currency) -> Result<Money, MoneyError> {
+    lines.iter().try_fold(Money::zero(currency), |sum, line| sum.checked_add(line.amount))
 }
 
 /// What `period` costs more with `now` than with what was `billed`, by the terms that it was billed
@@ -184,114 +258,4 @@ pub fn adjust(
     let amount =
         draw_up(period, terms, now, &[])?.total.checked_sub(before).map_err(InvoiceError::Total)?;
     Ok((amount.minor() != 0).then_some(Adjustment { period, amount }))
-}
-
-/// A part of the period with the same terms throughout.
-struct Stretch<'a> {
-    from: Quarter,
-    quarters: u32,
-    terms: &'a PlanTerms,
-}
-
-fn stretches(period: BillingPeriod, terms: &[TermsFrom]) -> Result<Vec<Stretch<'_>>, InvoiceError> {
-    if terms.first().is_none_or(|first| first.from > period.start()) {
-        return Err(InvoiceError::NoTerms);
-    }
-    if !terms.is_sorted_by(|earlier, later| earlier.from < later.from) {
-        return Err(InvoiceError::TermsOrder);
-    }
-    let ends = terms.iter().skip(1).map(|next| next.from.min(period.end())).chain([period.end()]);
-    Ok(terms
-        .iter()
-        .zip(ends)
-        .map(|(TermsFrom { from, terms }, end)| {
-            let from = (*from).max(period.start());
-            Stretch { from, quarters: quarters(from, end), terms }
-        })
-        .filter(|stretch| stretch.quarters > 0)
-        .collect())
-}
-
-fn currency_of(stretches: &[Stretch<'_>]) -> Result<Currency, InvoiceError> {
-    let mut currencies = stretches.iter().map(|stretch| stretch.terms.currency);
-    let first = currencies.next().ok_or(InvoiceError::NoTerms)?;
-    match currencies.find(|other| *other != first) {
-        Some(other) => Err(InvoiceError::Currencies(first, other)),
-        None => Ok(first),
-    }
-}
-
-/// The usage of each stretch, per meter.
-fn used_per_stretch<'a>(
-    period: BillingPeriod,
-    stretches: &[Stretch<'_>],
-    usage: &'a [Usage],
-) -> Result<Vec<BTreeMap<&'a Meter, Used>>, InvoiceError> {
-    let mut sums = vec![BTreeMap::new(); stretches.len()];
-    for row in usage {
-        let outside = || InvoiceError::OutsidePeriod(row.quarter.start());
-        if !period.contains(row.quarter) {
-            return Err(outside());
-        }
-        let begun = stretches.partition_point(|stretch| stretch.from <= row.quarter);
-        let sum: &mut Used = begun
-            .checked_sub(1)
-            .and_then(|index| sums.get_mut(index))
-            .ok_or_else(outside)?
-            .entry(&row.meter)
-            .or_default();
-        *sum = sum.checked_add(row.used).ok_or_else(|| InvoiceError::Line {
-            name: row.meter.to_string(),
-            cause: MoneyError::Overflow,
-        })?;
-    }
-    Ok(sums)
-}
-
-/// A price, what was used while it was in force, and for how many quarter hours that was.
-struct Priced<'a> {
-    price: &'a Price,
-    /// Which one of the equal prices in its plan it is.
-    occurrence: usize,
-    quantity: u64,
-    quarters: u32,
-}
-
-/// Each price of the stretches once, in the order in which they come up.
-fn prices_in_force<'a>(
-    stretches: &[Stretch<'a>],
-    used: &[BTreeMap<&Meter, Used>],
-) -> Result<Vec<Priced<'a>>, InvoiceError> {
-    let mut all: Vec<Priced<'a>> = Vec::new();
-    for (stretch, used) in stretches.iter().zip(used) {
-        let prices = &stretch.terms.prices;
-        for (index, price) in prices.iter().enumerate() {
-            let occurrence = prices.iter().take(index).filter(|other| *other == price).count();
-            let used = used.get(&price.meter).copied().unwrap_or_default();
-            let quantity = price.charge.unit().map_or(0, |unit| used.of(unit));
-            let known =
-                all.iter_mut().find(|known| known.price == price && known.occurrence == occurrence);
-            let Some(known) = known else {
-                all.push(Priced { price, occurrence, quantity, quarters: stretch.quarters });
-                continue;
-            };
-            known.quarters += stretch.quarters;
-            known.quantity = known.quantity.checked_add(quantity).ok_or_else(|| {
-                InvoiceError::Line { name: price.name.clone(), cause: MoneyError::Overflow }
-            })?;
-        }
-    }
-    Ok(all)
-}
-
-impl Priced<'_> {
-    fn line(&self, period: BillingPeriod, currency: Currency) -> Result<Line, InvoiceError> {
-        let name = || self.price.name.clone();
-        self.price.check(currency).map_err(|cause| InvoiceError::Price { name: name(), cause })?;
-        let share = Share { quarters: self.quarters, of: period.quarters() };
-        let amount = charge::amount(&self.price.charge, self.quantity, share, currency)
-            .map_err(|cause| InvoiceError::Line { name: name(), cause })?;
-        let subject = Subject::Price { price: self.price.clone(), quantity: self.quantity, share };
-        Ok(Line { subject, amount })
-    }
 }

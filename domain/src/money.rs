@@ -48,6 +48,14 @@ impl Money {
         Ok(Self { minor, currency })
     }
 
+    /// `numerator / denominator` of it, rounded half to even.
+    pub fn fraction(self, numerator: i128, denominator: i128) -> Result<Self, MoneyError> {
+        let product = i128::from(self.minor).checked_mul(numerator).ok_or(MoneyError::Overflow)?;
+        let minor = divide_half_even(product, denominator).ok_or(MoneyError::Overflow)?;
+        let minor = i64::try_from(minor).map_err(|_| MoneyError::Overflow)?;
+        Ok(Self { minor, ..self })
+    }
+
     pub const fn minor(self) -> i64 {
         self.minor
     }
@@ -130,6 +138,17 @@ mod tests {
         let text = |code| Money::rounded(123_456, 1_000, currency(code)).unwrap().to_string();
         assert_eq!(["JPY", "USD", "KWD"].map(text), ["123 JPY", "123.46 USD", "123.456 KWD"]);
         assert_eq!(Money::new(10, currency("USD")).decimal().to_string(), "0.10");
+    }
+
+    #[test]
+    fn a_fraction_is_rounded_like_everything_else() {
+        let half = |minor| Money::new(minor, currency("USD")).fraction(1, 2).unwrap().minor();
+        assert_eq!([1, 2, 3, 5, -1, -3].map(half), [0, 1, 2, 2, 0, -2]);
+        let most = Money::new(i64::MAX, currency("USD"));
+        assert_eq!(most.fraction(1, 1), Ok(most));
+        assert_eq!(most.fraction(2, 1), Err(MoneyError::Overflow));
+        assert_eq!(most.fraction(i128::MAX, 1), Err(MoneyError::Overflow));
+        assert_eq!(most.fraction(1, 0), Err(MoneyError::Overflow));
     }
 
     #[test]

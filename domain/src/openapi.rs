@@ -13,6 +13,7 @@ use utoipa::{
 use crate::{
     currency::Currency,
     id::{self, LimitName, Meter, PlanId, TenantId},
+    price::ModelPattern,
     quantity::Quantity,
 };
 
@@ -40,6 +41,19 @@ impl PartialSchema for Currency {
 }
 
 impl ToSchema for Currency {}
+
+impl PartialSchema for ModelPattern {
+    fn schema() -> RefOr<Schema> {
+        ObjectBuilder::new()
+            .schema_type(Type::String)
+            .pattern(Some(r"^[^*]+\*?$"))
+            .max_length(Some(128))
+            .description(Some("A model's name or, with * at the end, the beginning of names."))
+            .into()
+    }
+}
+
+impl ToSchema for ModelPattern {}
 
 macro_rules! id_schema {
     ($($name:ident: $description:literal),* $(,)?) => {$(

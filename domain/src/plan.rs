@@ -1,12 +1,13 @@
 //! A plan: limits and prices together, checked before they are written.
 
+use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::{
     currency::Currency,
     limit::{Limit, LimitError},
-    price::{Price, PriceError},
+    price::{self, Price, PriceError},
 };
 
 /// The most limits in one plan: one script decides over all of them.
@@ -16,6 +17,7 @@ pub const MAX_PRICES: usize = 100;
 
 /// What a plan says; a change makes a new version of the plan.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct PlanTerms {
     pub currency: Currency,
@@ -25,6 +27,20 @@ pub struct PlanTerms {
     /// Each makes an invoice line.
     #[serde(default)]
     pub prices: Vec<Price>,
+    /// This much less than what all prices charge, in percent; a line of its own.
+    #[serde(
+        default,
+        with = "rust_decimal::serde::str_option",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub discount_percent: Option<Decimal>,
+    /// The least that a whole period costs, after discounts; what is missing is a line of its own.
+    #[serde(
+        default,
+        with = "rust_decimal::serde::str_option",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub minimum: Option<Decimal>,
 }
 
 /// What is wrong with a plan, and where.
@@ -44,6 +60,10 @@ pub enum PlanErrorCause {
     TooManyPrices(usize),
     #[error("another limit of this plan has the same name")]
     DuplicateName,
+    #[error(
+        "prices[{0}] charges the same meter, unit and model already; make one price of both, or name another meter or model"
+    )]
+    Tie(usize),
     #[error(transparent)]
     Limit(#[from] LimitError),
     #[error(transparent)]
@@ -70,6 +90,20 @@ impl PlanTerms {
             price
                 .check(self.currency)
                 .map_err(|error| at(format!("prices[{index}]"))(error.into()))?;
+            let mut earlier = self.prices.iter().take(index);
+            if let Some(tie) = earlier.position(|earlier| earlier.ties_with(price)) {
+                return Err(at(format!("prices[{index}]"))(PlanErrorCause::Tie(tie)));
+            }
+        }
+        let field = |field: &str| {
+            let field = field.to_owned();
+            move |error: PriceError| PlanError { field, cause: error.into() }
+        };
+        if let Some(percent) = self.discount_percent {
+            price::check_percent(percent).map_err(field("discount_percent"))?;
+        }
+        if let Some(minimum) = self.minimum {
+            price::check_whole(minimum, self.currency).map_err(field("minimum"))?;
         }
         Ok(())
     }

@@ -23,6 +23,7 @@ async fn bad_input_is_refused_with_the_field() -> Result<()> {
     };
     let day = r#""periodic","period":"day""#;
     let price = |charge: &str| plan("", &format!(r#"{{"name":"p","charge":{{"kind":{charge}}}}}"#));
+    let per_token = r#"{"name":"p","charge":{"kind":"per_unit","unit":"tokens","unit_price":"1"}}"#;
     let cases = [
         ("PUT", "/plans/bad", limit("-1", day), "limits[0].capacity"),
         ("PUT", "/plans/bad", limit("1.5", day), "limits[0].capacity"),
@@ -38,6 +39,14 @@ async fn bad_input_is_refused_with_the_field() -> Result<()> {
         ("PUT", "/plans/bad", price(r#""flat","amount":1"#), "prices[0].charge"),
         ("PUT", "/plans/bad", price(r#""flat","amount":"1e400""#), "prices[0].charge"),
         ("PUT", "/plans/bad", price(r#""graduated","unit":"tokens","tiers":[]"#), "prices[0]"),
+        ("PUT", "/plans/bad", price(r#""package","unit":"tokens","package_size":0,"package_price":"1""#), "prices[0]"),
+        ("PUT", "/plans/bad", plan("", &format!("{per_token},{per_token}")), "prices[1]"),
+        ("PUT", "/plans/bad", plan("", &per_token.replacen('{', r#"{"model":"*-4o","#, 1)), "prices[0].model"),
+        ("PUT", "/plans/bad", plan("", &per_token.replacen('{', r#"{"model":"*","#, 1)), "prices[0].model"),
+        ("PUT", "/plans/bad", r#"{"currency":"USD","minimum":5}"#.into(), "minimum"),
+        ("PUT", "/plans/bad", r#"{"currency":"USD","minimum":"0.001"}"#.into(), "minimum"),
+        ("PUT", "/plans/bad", r#"{"currency":"USD","discount_percent":"101"}"#.into(), "discount_percent"),
+        ("PUT", "/plans/acme-plan/prices", format!("[{per_token},{per_token}]"), "[1]"),
         ("PUT", "/plans/bad", r#"{"currency":"XXY"}"#.into(), "currency"),
         ("PUT", "/plans/bad", r#"{"limits":[]}"#.into(), ""),
         ("PUT", "/plans/bad", r#"{"currency":"USD","limit":[]}"#.into(), "limit"),

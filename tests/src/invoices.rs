@@ -7,12 +7,18 @@ use serde_json::{Value, json};
 use crate::harness::*;
 
 /// A Weir without gateways: usage comes through the edge API or straight into the rollup.
-async fn start() -> Result<Fleet> {
+pub(crate) async fn start() -> Result<Fleet> {
     Fleet::with(|stack| stack.gateways(0)).await
 }
 
 /// A tenant on a plan of its own, as if it had been created at `since`.
-async fn tenant_since(fleet: &Fleet, id: &str, since: &str, plan: Value, zone: &str) -> Result<()> {
+pub(crate) async fn tenant_since(
+    fleet: &Fleet,
+    id: &str,
+    since: &str,
+    plan: Value,
+    zone: &str,
+) -> Result<()> {
     fleet.admin.put(&format!("/plans/{id}-plan"), &plan).await?.ok()?;
     let tenant = json!({ "id": id, "plan": format!("{id}-plan"), "time_zone": zone });
     fleet.admin.post("/tenants", &tenant).await?.ok()?;
@@ -25,10 +31,26 @@ async fn tenant_since(fleet: &Fleet, id: &str, since: &str, plan: Value, zone: &
 }
 
 /// Adds usage of the meter `default` to a quarter hour.
-async fn use_tokens(fleet: &Fleet, tenant: &str, quarter: &str, tokens: u64) -> Result<()> {
+pub(crate) async fn use_tokens(
+    fleet: &Fleet,
+    tenant: &str,
+    quarter: &str,
+    tokens: u64,
+) -> Result<()> {
+    use_of(fleet, tenant, quarter, ("default", ""), tokens).await
+}
+
+/// Adds tokens and a request of a meter and model to a quarter hour.
+pub(crate) async fn use_of(
+    fleet: &Fleet,
+    tenant: &str,
+    quarter: &str,
+    (meter, model): (&str, &str),
+    tokens: u64,
+) -> Result<()> {
     let sql = format!(
         "insert into usage_rollup (tenant_id, quarter, meter, model, tokens, requests)
-         values ('{tenant}', '{quarter}', 'default', '', {tokens}, 1)
+         values ('{tenant}', '{quarter}', '{meter}', '{model}', {tokens}, 1)
          on conflict (tenant_id, quarter, meter, model) do update
          set tokens = usage_rollup.tokens + excluded.tokens, requests = usage_rollup.requests + 1"
     );
@@ -36,14 +58,14 @@ async fn use_tokens(fleet: &Fleet, tenant: &str, quarter: &str, tokens: u64) -> 
 }
 
 /// `weir invoice run` as if it were that time; what it says.
-async fn run(fleet: &Fleet, as_of: &str) -> Result<String> {
+pub(crate) async fn run(fleet: &Fleet, as_of: &str) -> Result<String> {
     let output = fleet.stack.weir(&["invoice", "run", "--as-of", as_of]).await?;
     ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     Ok(String::from_utf8(output.stdout)?)
 }
 
 /// The tenant's invoices, oldest first.
-async fn invoices(fleet: &Fleet, tenant: &str) -> Result<Vec<Value>> {
+pub(crate) async fn invoices(fleet: &Fleet, tenant: &str) -> Result<Vec<Value>> {
     let mut page =
         fleet.admin.get(&format!("/invoices?tenant={tenant}&state=final")).await?.ok()?;
     let mut items = page["items"].take().as_array().cloned().context("items")?;
@@ -52,7 +74,7 @@ async fn invoices(fleet: &Fleet, tenant: &str) -> Result<Vec<Value>> {
 }
 
 /// The invoice's amounts, and then its total.
-fn amounts(invoice: &Value) -> Vec<&str> {
+pub(crate) fn amounts(invoice: &Value) -> Vec<&str> {
     let lines = invoice["lines"].as_array().map(Vec::as_slice).unwrap_or_default();
     let lines = lines.iter().map(|line| &line["amount"]);
     lines.chain([&invoice["total"]]).filter_map(Value::as_str).collect()
@@ -70,13 +92,20 @@ async fn an_invoice_equals_a_table_computed_by_hand() -> Result<()> {
         ("JPY", "49", ["49", "0", "3", "9", "61"]),
         ("KWD", "49.505", ["49.505", "0.125", "2.775", "8.975", "61.380"]),
     ] {
-        let prices =
+        let mut prices =
             [flat(fee), per_unit("0.0001"), per_unit_above(1_000, "0.0111"), graduated(&tiers)];
+        prices[2]["meter"] = json!("chat");
+        prices[3]["meter"] = json!("images");
         let plan = json!({ "currency": currency, "prices": prices });
         tenant_since(&fleet, currency, "2025-01-01T00:00:00Z", plan, "UTC").await?;
-        use_tokens(&fleet, currency, "2025-01-01T00:00:00Z", 1_234).await?;
-        use_tokens(&fleet, currency, "2025-01-31T23:45:00Z", 16).await?;
-        use_tokens(&fleet, currency, "2025-02-01T00:00:00Z", 1_000_000).await?;
+        for meter in ["default", "chat", "images"] {
+            let used = async |quarter, tokens| {
+                use_of(&fleet, currency, quarter, (meter, ""), tokens).await
+            };
+            used("2025-01-01T00:00:00Z", 1_234).await?;
+            used("2025-01-31T23:45:00Z", 16).await?;
+            used("2025-02-01T00:00:00Z", 1_000_000).await?;
+        }
         run(&fleet, "2025-02-01T00:00:00Z").await?;
 
         let invoices = invoices(&fleet, currency).await?;

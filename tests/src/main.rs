@@ -17,6 +17,7 @@ mod leases;
 mod ledger;
 mod outage;
 mod portal;
+mod pricing;
 mod readme;
 mod repository;
 mod shipped_files;

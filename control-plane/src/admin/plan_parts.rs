@@ -29,7 +29,7 @@ async fn get_limits(
     State(app): State<App>,
     Path(id): Path<PlanId>,
 ) -> Result<Json<Vec<Limit>>, ApiError> {
-    Ok(Json(read(&app, &id).await?.limits))
+    Ok(Json(read(&app, &id).await?.terms.limits))
 }
 
 /// The prices of a plan.
@@ -38,7 +38,7 @@ async fn get_prices(
     State(app): State<App>,
     Path(id): Path<PlanId>,
 ) -> Result<Json<Vec<Price>>, ApiError> {
-    Ok(Json(read(&app, &id).await?.prices))
+    Ok(Json(read(&app, &id).await?.terms.prices))
 }
 
 /// Replaces the limits of a plan, at once for all tenants on it.
@@ -49,7 +49,7 @@ async fn put_limits(
     JsonBody(limits): JsonBody<Vec<Limit>>,
 ) -> Result<Json<Vec<Limit>>, ApiError> {
     let plan = change(&app, &id, |terms| PlanTerms { limits, ..terms }).await?;
-    Ok(Json(plan.limits))
+    Ok(Json(plan.terms.limits))
 }
 
 /// Replaces the prices of a plan, from the next quarter hour for all tenants on it.
@@ -60,7 +60,7 @@ async fn put_prices(
     JsonBody(prices): JsonBody<Vec<Price>>,
 ) -> Result<Json<Vec<Price>>, ApiError> {
     let plan = change(&app, &id, |terms| PlanTerms { prices, ..terms }).await?;
-    Ok(Json(plan.prices))
+    Ok(Json(plan.terms.prices))
 }
 
 async fn read(app: &App, id: &PlanId) -> Result<plans::Plan, ApiError> {
@@ -76,11 +76,7 @@ async fn change(
     let mut tx = app.db.begin().await?;
     plans::lock(&mut tx, id).await?;
     let before = plans::newest(&mut tx, id).await?.ok_or_else(|| plans::unknown(id))?;
-    let terms = edit(PlanTerms {
-        currency: before.currency,
-        limits: before.limits.clone(),
-        prices: before.prices.clone(),
-    });
+    let terms = edit(before.terms.clone());
     // The body is the array alone, so its fields are named without it.
     terms.check().map_err(|PlanError { field, cause }| {
         let place = field.trim_start_matches("limits").trim_start_matches("prices");

@@ -2,6 +2,7 @@
 
 use axum::{Json, extract::State, http::StatusCode};
 use jiff::Timestamp;
+use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
 use sqlx::{PgConnection, types::Json as SqlJson};
 use utoipa::ToSchema;
@@ -32,9 +33,8 @@ pub struct Plan {
     pub name: String,
     /// 1 for the first, then one more with each change.
     pub version: i32,
-    pub currency: Currency,
-    pub limits: Vec<Limit>,
-    pub prices: Vec<Price>,
+    #[serde(flatten)]
+    pub terms: PlanTerms,
     /// When this version was made.
     pub created_at: Timestamp,
 }
@@ -54,6 +54,14 @@ struct PlanWrite {
     /// Each makes an invoice line.
     #[serde(default)]
     prices: Vec<Price>,
+    /// This much less than what all prices charge, in percent; a line of its own.
+    #[serde(default, with = "rust_decimal::serde::str_option")]
+    #[schema(value_type = Option<String>)]
+    discount_percent: Option<Decimal>,
+    /// The least that a whole period costs, after discounts; what is missing is a line of its own.
+    #[serde(default, with = "rust_decimal::serde::str_option")]
+    #[schema(value_type = Option<String>)]
+    minimum: Option<Decimal>,
 }
 
 struct Row {
@@ -67,8 +75,7 @@ struct Row {
 impl From<Row> for Plan {
     fn from(row: Row) -> Self {
         let Row { id, name, version, terms: SqlJson(terms), created_at } = row;
-        let PlanTerms { currency, limits, prices } = terms;
-        Self { id, name, version, currency, limits, prices, created_at }
+        Self { id, name, version, terms, created_at }
     }
 }
 
@@ -115,8 +122,8 @@ async fn put(
     Path(id): Path<PlanId>,
     JsonBody(write): JsonBody<PlanWrite>,
 ) -> Result<(StatusCode, Json<Plan>), ApiError> {
-    let PlanWrite { name, currency, limits, prices } = write;
-    let terms = PlanTerms { currency, limits, prices };
+    let PlanWrite { name, currency, limits, prices, discount_percent, minimum } = write;
+    let terms = PlanTerms { currency, limits, prices, discount_percent, minimum };
     terms.check().map_err(|error| ApiError::field(error.field, error.cause))?;
     let name = name.as_ref().map(Name::as_str);
     let mut tx = app.db.begin().await?;
@@ -208,12 +215,11 @@ pub(super) async fn store(
 ) -> Result<Plan, ApiError> {
     let mut version = 1;
     if let Some(before) = before {
-        if before.currency != terms.currency {
-            keep_currency(tx, id, before.currency).await?;
+        if before.terms.currency != terms.currency {
+            keep_currency(tx, id, before.terms.currency).await?;
         }
         version = before.version + 1;
-        let PlanTerms { currency, limits, prices } = &terms;
-        if (before.currency, &before.limits, &before.prices) == (*currency, limits, prices) {
+        if before.terms == terms {
             return Ok(before);
         }
     }

@@ -234,10 +234,10 @@ async fn move_to(
     let left = newest_of(tx, &PlanId::new(&before.plan).map_err(ApiError::internal)?).await?;
     let joined = newest_of(tx, plan).await?;
     // An invoice is in one currency.
-    if left.currency != joined.currency {
+    let (currency, other) = (left.terms.currency, joined.terms.currency);
+    if currency != other {
         return Err(ApiError::Conflict(format!(
-            "{id} is billed in {}, but the plan {plan} is in {}; choose a plan in {}",
-            left.currency, joined.currency, left.currency
+            "{id} is billed in {currency}, but the plan {plan} is in {other}; choose a plan in {currency}"
         )));
     }
     terms::change(tx, id, plan, joined.version).await?;

@@ -13,12 +13,14 @@
 //! | [`close`] | closing the periods that have ended, or one before its end |
 //! | [`run`] | `weir invoice run` |
 //! | [`read`] | reading stored invoices |
+//! | [`rule`] | lines that come from other lines |
 //! | [`view`] | an invoice as the API and the pages show it |
 
 pub mod close;
 mod draft;
 pub mod period;
 pub mod read;
+mod rule;
 pub mod run;
 mod store;
 mod usage;

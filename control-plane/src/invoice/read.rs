@@ -8,11 +8,12 @@ use weir_domain::{
     currency::Currency,
     id::{Meter, TenantId},
     money::Money,
-    price::Charge,
+    price::{Charge, ModelPattern},
 };
 
 use super::{
     Error, Invoice, InvoiceState,
+    rule::StoredRule,
     view::{self, Adjusted, Line, PricedLine, Share},
 };
 
@@ -35,6 +36,8 @@ struct LineRow {
     share_quarters: Option<i32>,
     share_of: Option<i32>,
     meter: Option<String>,
+    model: Option<String>,
+    rule: Option<Json<StoredRule>>,
     quantity: Option<Decimal>,
     adjusts: Option<i64>,
     adjusts_start: Option<jiff_sqlx::Timestamp>,
@@ -94,6 +97,7 @@ pub async fn list_in(
                     .map(|line| line.view(currency))
                     .collect::<Result<_, Error>>()?,
                 total: Money::new(row.total_minor, currency).decimal(),
+                unpriced: Vec::new(),
                 created_at: Some(row.created_at.to_jiff()),
             })
         })
@@ -104,7 +108,8 @@ async fn lines_of(db: &mut PgConnection, ids: &[i64]) -> Result<HashMap<i64, Vec
     let rows = sqlx::query_as!(
         LineRow,
         r#"select line.invoice_id, line.position, line.name, line.charge as "charge: _",
-                  line.share_quarters, line.share_of, line.meter, line.quantity,
+                  line.share_quarters, line.share_of, line.meter, line.model,
+                  line.rule as "rule: _", line.quantity,
                   line.adjusts_invoice_id as adjusts,
                   adjusted.period_start as "adjusts_start?", adjusted.period_end as "adjusts_end?",
                   line.amount_minor
@@ -128,6 +133,9 @@ impl LineRow {
         let incomplete = || Error::stored(format!("{place} is incomplete"));
         let position = u32::try_from(self.position).map_err(Error::stored)?;
         let amount = Money::new(self.amount_minor, currency);
+        if let Some(Json(rule)) = self.rule {
+            return Ok(rule.line(position, self.name, amount));
+        }
         let Some(Json(charge)) = self.charge else {
             let adjusts = Adjusted {
                 invoice: self.adjusts,
@@ -140,12 +148,14 @@ impl LineRow {
             count.and_then(|count| u32::try_from(count).ok()).ok_or_else(incomplete)
         };
         let meter = self.meter.map(Meter::new).transpose().map_err(Error::stored)?;
+        let model = self.model.map(ModelPattern::new).transpose().map_err(Error::stored)?;
         let quantity = self.quantity.unwrap_or_default().to_u64().ok_or_else(incomplete)?;
         Ok(PricedLine {
             position,
             name: self.name,
             charge: &charge,
             meter: &meter.unwrap_or_default(),
+            model: model.as_ref(),
             quantity,
             share: Share { quarter_hours: part(self.share_quarters)?, of: part(self.share_of)? },
             amount,

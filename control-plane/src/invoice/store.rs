@@ -4,12 +4,14 @@ use sqlx::{PgConnection, types::Json};
 use weir_domain::{
     id::TenantId,
     invoice::{Line, Subject},
+    price::ModelPattern,
 };
 
 use super::{
     Error, InvoiceState,
     draft::{Draft, Terms},
     period::to_sql,
+    rule::StoredRule,
     usage::QuantityRow,
 };
 
@@ -122,8 +124,8 @@ async fn insert_line(
             let counts = price.charge.unit().is_some();
             sqlx::query!(
                 "insert into invoice_line
-                   (invoice_id, position, name, charge, share_quarters, share_of, meter, quantity, amount_minor)
-                 values ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+                   (invoice_id, position, name, charge, share_quarters, share_of, meter, model, quantity, amount_minor)
+                 values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
                 invoice_id,
                 position,
                 name,
@@ -131,7 +133,21 @@ async fn insert_line(
                 i32::try_from(share.quarters).map_err(Error::stored)?,
                 i32::try_from(share.of).map_err(Error::stored)?,
                 counts.then_some(price.meter.as_str()),
+                price.model.as_ref().map(ModelPattern::as_str),
                 counts.then_some(rust_decimal::Decimal::from(*quantity)),
+                amount_minor,
+            )
+            .execute(tx)
+            .await?;
+        }
+        Subject::Rule(rule) => {
+            sqlx::query!(
+                "insert into invoice_line (invoice_id, position, name, rule, amount_minor)
+                 values ($1, $2, $3, $4, $5)",
+                invoice_id,
+                position,
+                name,
+                Json(StoredRule::of(rule)) as _,
                 amount_minor,
             )
             .execute(tx)

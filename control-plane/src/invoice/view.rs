@@ -10,11 +10,11 @@ use weir_domain::{
     invoice::Subject,
     limit::Unit,
     money::Money,
-    price::{Charge, Tier},
+    price::{Charge, ModelPattern, Tier},
     quantity::Quantity,
 };
 
-use super::draft::Draft;
+use super::{draft::Draft, rule::StoredRule};
 
 /// How far an invoice is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema, sqlx::Type)]
@@ -49,8 +49,22 @@ pub struct Invoice {
     /// The sum of the lines, with all digits of the currency's minor unit.
     #[schema(value_type = String)]
     pub total: Decimal,
+    /// Usage that no price charges. In a draft only.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unpriced: Vec<Unpriced>,
     /// Null in a draft.
     pub created_at: Option<Timestamp>,
+}
+
+/// Usage of a meter and model that no price of the plan charges. A unit that the plan charges nowhere
+/// is told only where the other one is not charged either.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct Unpriced {
+    pub meter: Meter,
+    /// Empty where no model is known.
+    pub model: String,
+    pub tokens: u64,
+    pub requests: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
@@ -61,6 +75,9 @@ pub struct Line {
     pub kind: LineKind,
     /// Whose usage was counted; null where the amount does not depend on usage.
     pub meter: Option<Meter>,
+    /// Of which models, where the price names them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model: Option<ModelPattern>,
     /// What was counted.
     pub unit: Option<Unit>,
     /// How much was used while the price was in force, the included units with it.
@@ -73,6 +90,15 @@ pub struct Line {
     /// For a whole period.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tiers: Vec<Tier>,
+    /// What a package of units has and costs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub package: Option<Package>,
+    /// What a discount is taken from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub discount: Option<Discount>,
+    /// What is paid at least, where the line makes up for what is missing to it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub minimum: Option<Minimum>,
     /// Which part of the period the price was in force; null if all of it.
     pub share: Option<Share>,
     /// The period that an adjustment is for.
@@ -87,7 +113,43 @@ pub enum LineKind {
     Flat,
     PerUnit,
     Graduated,
+    Volume,
+    Package,
+    Discount,
+    Minimum,
     Adjustment,
+}
+
+/// A package of units; one that is started counts whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+pub struct Package {
+    pub size: Quantity,
+    #[schema(value_type = String)]
+    pub price: Decimal,
+}
+
+/// So much percent less than an amount.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct Discount {
+    /// The name of the price that it is for; null where it is the plan's.
+    pub price: Option<String>,
+    #[schema(value_type = String)]
+    pub percent: Decimal,
+    #[schema(value_type = String)]
+    pub of: Decimal,
+}
+
+/// What is paid at least.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct Minimum {
+    /// The name of the price that it is for; null where it is the plan's.
+    pub price: Option<String>,
+    /// For the part of the period in which it was in force.
+    #[schema(value_type = String)]
+    pub amount: Decimal,
+    /// What was charged without it.
+    #[schema(value_type = String)]
+    pub reached: Decimal,
 }
 
 /// A part of a period: `quarter_hours` of `of`. Flat amounts, included units and tiers count by it.
@@ -112,57 +174,79 @@ pub(super) struct PricedLine<'a> {
     pub(super) name: String,
     pub(super) charge: &'a Charge,
     pub(super) meter: &'a Meter,
+    pub(super) model: Option<&'a ModelPattern>,
     pub(super) quantity: u64,
     pub(super) share: Share,
     pub(super) amount: Money,
 }
 
-impl PricedLine<'_> {
-    pub(super) fn line(self) -> Line {
-        let Self { position, name, charge, meter, quantity, share, amount } = self;
-        let unit = charge.unit();
-        let (kind, unit_price, included, tiers) = match charge {
-            Charge::Flat { .. } => (LineKind::Flat, None, None, &[][..]),
-            Charge::PerUnit { unit_price, included, .. } => {
-                (LineKind::PerUnit, Some(*unit_price), Some(*included), &[][..])
-            }
-            Charge::Graduated { tiers, included, .. } => {
-                (LineKind::Graduated, None, Some(*included), tiers.as_slice())
-            }
-        };
-        Line {
+impl Line {
+    /// A line that depends on nothing.
+    pub(super) fn new(position: u32, name: String, kind: LineKind, amount: Money) -> Self {
+        Self {
             position,
             name,
             kind,
-            meter: unit.map(|_| meter.clone()),
-            unit,
-            quantity: unit.map(|_| quantity),
-            unit_price,
-            included,
-            tiers: tiers.to_vec(),
-            share: (share.quarter_hours != share.of).then_some(share),
+            meter: None,
+            model: None,
+            unit: None,
+            quantity: None,
+            unit_price: None,
+            included: None,
+            tiers: Vec::new(),
+            package: None,
+            discount: None,
+            minimum: None,
+            share: None,
             adjusts: None,
             amount: amount.decimal(),
         }
     }
 }
 
+impl PricedLine<'_> {
+    pub(super) fn line(self) -> Line {
+        let Self { position, name, charge, meter, model, quantity, share, amount } = self;
+        let unit = charge.unit();
+        let line = Line {
+            meter: unit.map(|_| meter.clone()),
+            model: model.cloned(),
+            unit,
+            quantity: unit.map(|_| quantity),
+            share: (share.quarter_hours != share.of).then_some(share),
+            ..Line::new(position, name, LineKind::of(charge), amount)
+        };
+        match charge {
+            Charge::Flat { .. } => line,
+            Charge::PerUnit { unit_price, included, .. } => {
+                Line { unit_price: Some(*unit_price), included: Some(*included), ..line }
+            }
+            Charge::Graduated { tiers, included, .. } | Charge::Volume { tiers, included, .. } => {
+                Line { tiers: tiers.clone(), included: Some(*included), ..line }
+            }
+            Charge::Package { package_size, package_price, included, .. } => {
+                let package = Package { size: *package_size, price: *package_price };
+                Line { package: Some(package), included: Some(*included), ..line }
+            }
+        }
+    }
+}
+
+impl LineKind {
+    fn of(charge: &Charge) -> Self {
+        match charge {
+            Charge::Flat { .. } => Self::Flat,
+            Charge::PerUnit { .. } => Self::PerUnit,
+            Charge::Graduated { .. } => Self::Graduated,
+            Charge::Volume { .. } => Self::Volume,
+            Charge::Package { .. } => Self::Package,
+        }
+    }
+}
+
 /// A line for usage of a closed period that came late.
 pub(super) fn adjustment(position: u32, name: String, adjusts: Adjusted, amount: Money) -> Line {
-    Line {
-        position,
-        name,
-        kind: LineKind::Adjustment,
-        meter: None,
-        unit: None,
-        quantity: None,
-        unit_price: None,
-        included: None,
-        tiers: Vec::new(),
-        share: None,
-        adjusts: Some(adjusts),
-        amount: amount.decimal(),
-    }
+    Line { adjusts: Some(adjusts), ..Line::new(position, name, LineKind::Adjustment, amount) }
 }
 
 /// A draft that is not to be stored.
@@ -176,11 +260,13 @@ pub(super) fn of_draft(tenant: &TenantId, draft: &Draft) -> Invoice {
                 name,
                 charge: &price.charge,
                 meter: &price.meter,
+                model: price.model.as_ref(),
                 quantity: *quantity,
                 share: Share { quarter_hours: share.quarters, of: share.of },
                 amount: line.amount,
             }
             .line(),
+            Subject::Rule(rule) => StoredRule::of(rule).line(position, name, line.amount),
             Subject::Adjustment { period } => {
                 let adjusts = Adjusted {
                     invoice: draft.invoice_of(*period),
@@ -190,6 +276,12 @@ pub(super) fn of_draft(tenant: &TenantId, draft: &Draft) -> Invoice {
                 adjustment(position, name, adjusts, line.amount)
             }
         }
+    });
+    let unpriced = invoice.unpriced.iter().map(|rest| Unpriced {
+        meter: rest.meter.clone(),
+        model: rest.model.clone(),
+        tokens: rest.used.tokens,
+        requests: rest.used.requests,
     });
     Invoice {
         id: None,
@@ -201,6 +293,7 @@ pub(super) fn of_draft(tenant: &TenantId, draft: &Draft) -> Invoice {
         period_end: invoice.period.end().start(),
         lines: lines.collect(),
         total: invoice.total.decimal(),
+        unpriced: unpriced.collect(),
         created_at: None,
     }
 }

@@ -14,7 +14,10 @@ use super::{
 };
 use crate::{
     admin::buckets,
-    invoice::{Invoice, InvoiceState, view::Line},
+    invoice::{
+        Invoice, InvoiceState,
+        view::{Line, LineKind},
+    },
     ledger::DayTotal,
     problem::ApiError,
 };
@@ -294,7 +297,8 @@ fn state(state: InvoiceState) -> &'static str {
 
 /// What else the amount comes from: `1,000 included; 0.01 up to 50, then 0.005`.
 fn details(line: &Line) -> String {
-    let mut details = Vec::new();
+    let mut details: Vec<String> =
+        line.model.iter().map(|model| format!("model {model}")).collect();
     if let Some(included) = line.included.filter(|included| !included.is_zero()) {
         details.push(format!("{} included", grouped(&included.to_string())));
     }
@@ -307,7 +311,18 @@ fn details(line: &Line) -> String {
         })
         .collect();
     if !tiers.is_empty() {
-        details.push(tiers.join(", "));
+        let all = if line.kind == LineKind::Volume { "all of them at " } else { "" };
+        details.push(format!("{all}{}", tiers.join(", ")));
+    }
+    if let Some(package) = line.package {
+        let size = grouped(&package.size.to_string());
+        details.push(format!("{} for each started package of {size}", package.price));
+    }
+    if let Some(discount) = &line.discount {
+        details.push(format!("of {}", discount.of));
+    }
+    if let Some(minimum) = &line.minimum {
+        details.push(format!("{} without it", minimum.reached));
     }
     if let Some(share) = line.share {
         let (part, whole) = (share.quarter_hours.to_string(), share.of.to_string());

@@ -20,16 +20,42 @@ pub(super) fn amount(
     share: Share,
     currency: Currency,
 ) -> Result<Money, MoneyError> {
+    let past = |included: &Quantity| past_included(used, *included, share);
     let sum = match charge {
-        Charge::Flat { amount } => times(i128::from(share.quarters), *amount)?,
-        Charge::PerUnit { unit_price, included, .. } => {
-            times(past_included(used, *included, share)?, *unit_price)?
+        Charge::Flat { amount } => {
+            return in_parts([(share.quarters, *amount)], share.of, currency);
         }
-        Charge::Graduated { tiers, included, .. } => {
-            graduated(past_included(used, *included, share)?, tiers, share)?
+        Charge::PerUnit { unit_price, included, .. } => times(past(included)?, *unit_price)?,
+        Charge::Graduated { tiers, included, .. } => graduated(past(included)?, tiers, share)?,
+        Charge::Volume { tiers, included, .. } => volume(past(included)?, tiers, share)?,
+        Charge::Package { package_size, package_price, included, .. } => {
+            times(started(past(included)?, *package_size, share)?, *package_price)?
         }
     };
-    let parts = i128::from(share.of).checked_mul(10_i128.pow(MAX_DECIMALS));
+    rounded(sum, share.of, currency)
+}
+
+/// The sum of what parts of a period cost that a whole one costs so much: quarter hours out of `of`,
+/// and the amount for all of them.
+pub(super) fn in_parts(
+    parts: impl IntoIterator<Item = (u32, Decimal)>,
+    of: u32,
+    currency: Currency,
+) -> Result<Money, MoneyError> {
+    let sum = parts.into_iter().try_fold(0_i128, |sum, (quarters, amount)| {
+        sum.checked_add(times(quarters.into(), amount)?).ok_or(MoneyError::Overflow)
+    })?;
+    rounded(sum, of, currency)
+}
+
+/// `percent` of `whole`, a number that was checked.
+pub(super) fn percent_of(percent: Decimal, whole: Money) -> Result<Money, MoneyError> {
+    whole.fraction(times(1, percent)?, 100 * 10_i128.pow(MAX_DECIMALS))
+}
+
+/// `sum` in 10⁻¹² of parts of `1 / of`.
+fn rounded(sum: i128, of: u32, currency: Currency) -> Result<Money, MoneyError> {
+    let parts = i128::from(of).checked_mul(10_i128.pow(MAX_DECIMALS));
     Money::rounded(sum, parts.ok_or(MoneyError::Overflow)?, currency)
 }
 
@@ -49,6 +75,22 @@ fn graduated(parts: i128, tiers: &[Tier], share: Share) -> Result<i128, MoneyErr
         from = to;
     }
     Ok(sum)
+}
+
+/// All parts at the price of the tier that the last one falls in.
+fn volume(parts: i128, tiers: &[Tier], share: Share) -> Result<i128, MoneyError> {
+    let holds = |tier: &&Tier| tier.up_to.is_none_or(|up_to| parts <= in_share(up_to, share));
+    // The last tier is open, so there is one.
+    tiers.iter().find(holds).map_or(Err(MoneyError::Overflow), |tier| times(parts, tier.unit_price))
+}
+
+/// How many packages are started, in parts. A package is as large in a share of a period as in all
+/// of it.
+fn started(parts: i128, size: Quantity, share: Share) -> Result<i128, MoneyError> {
+    let size = i128::from(size.get()).checked_mul(share.of.into());
+    let last = size.and_then(|size| parts.checked_add(size.checked_sub(1)?));
+    let packages = size.and_then(|size| last?.checked_div(size));
+    packages.and_then(|packages| packages.checked_mul(share.of.into())).ok_or(MoneyError::Overflow)
 }
 
 /// `whole` units of a period, as parts in a share of it. 2⁵³ × 2³² fits.

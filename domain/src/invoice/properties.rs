@@ -1,15 +1,15 @@
 //! What holds for every invoice.
 
+mod strategies;
+
 use proptest::prelude::*;
 use rust_decimal::Decimal;
 #[cfg(target_arch = "wasm32")]
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
+use self::strategies::*;
 use super::*;
-use crate::{
-    price::{Charge, Tier},
-    quantity::Quantity,
-};
+use crate::{billing_period::quarters, price::Charge};
 
 const START: i64 = 1_775_001_600; // 2026-04-01T00:00:00Z
 const QUARTERS: i64 = 2_880;
@@ -20,112 +20,6 @@ fn quarter(offset: i64) -> Quarter {
 
 fn april() -> BillingPeriod {
     BillingPeriod::new(quarter(0), quarter(QUARTERS)).unwrap()
-}
-
-fn currency() -> impl Strategy<Value = Currency> {
-    prop::sample::select(vec!["JPY", "USD", "KWD"]).prop_map(|code| Currency::new(code).unwrap())
-}
-
-fn meter() -> impl Strategy<Value = Meter> {
-    prop::sample::select(vec!["default", "chat"]).prop_map(|name| Meter::new(name).unwrap())
-}
-
-fn unit() -> impl Strategy<Value = Unit> {
-    prop::sample::select(vec![Unit::Tokens, Unit::Requests])
-}
-
-/// Up to 100.0 with up to 12 decimals.
-fn unit_price() -> impl Strategy<Value = Decimal> {
-    (0i64..1_000_000, 4u32..=12).prop_map(|(mantissa, scale)| Decimal::new(mantissa, scale))
-}
-
-fn tiers() -> impl Strategy<Value = Vec<Tier>> {
-    (prop::collection::btree_set(1u32..10_000, 0..4), prop::collection::vec(unit_price(), 5))
-        .prop_map(|(ends, prices)| {
-            let ends = ends.into_iter().map(|end| Some(Quantity::from(end))).chain([None]);
-            ends.zip(prices).map(|(up_to, unit_price)| Tier { up_to, unit_price }).collect()
-        })
-}
-
-fn charge() -> impl Strategy<Value = Charge> {
-    let included = || (0u32..1_000).prop_map(Quantity::from);
-    prop_oneof![
-        (0i64..100_000).prop_map(|amount| Charge::Flat { amount: Decimal::from(amount) }),
-        (unit(), unit_price(), included()).prop_map(|(unit, unit_price, included)| {
-            Charge::PerUnit { unit, unit_price, included }
-        }),
-        (unit(), tiers(), included()).prop_map(|(unit, tiers, included)| Charge::Graduated {
-            unit,
-            tiers,
-            included
-        }),
-    ]
-}
-
-fn prices() -> impl Strategy<Value = Vec<Price>> {
-    let price = (meter(), charge()).prop_map(|(meter, charge)| Price {
-        name: "Price".to_owned(),
-        meter,
-        charge,
-    });
-    prop::collection::vec(price, 0..5)
-}
-
-/// Terms of one currency, from the start of the period and from up to three quarter hours within.
-fn terms() -> impl Strategy<Value = Vec<TermsFrom>> {
-    (currency(), prices(), prop::collection::btree_map(1..QUARTERS, prices(), 0..4)).prop_map(
-        |(currency, first, later)| {
-            [(0, first)]
-                .into_iter()
-                .chain(later)
-                .map(|(from, prices)| TermsFrom {
-                    from: quarter(from),
-                    terms: PlanTerms { currency, limits: Vec::new(), prices },
-                })
-                .collect()
-        },
-    )
-}
-
-fn usage_of(amount: impl Strategy<Value = u64> + Clone) -> impl Strategy<Value = Usage> {
-    (0..QUARTERS, meter(), amount.clone(), amount).prop_map(|(at, meter, tokens, requests)| Usage {
-        quarter: quarter(at),
-        meter,
-        model: String::new(),
-        used: Used { tokens, requests },
-    })
-}
-
-fn usage() -> impl Strategy<Value = Vec<Usage>> {
-    prop::collection::vec(usage_of(0u64..100_000), 0..8)
-}
-
-/// Decimals and quantities from the far ends of their ranges, checked or not.
-fn extreme_terms() -> impl Strategy<Value = TermsFrom> {
-    let decimal = || {
-        (any::<i64>(), any::<u32>(), any::<u32>(), any::<bool>(), 0u32..=28).prop_map(
-            |(low, mid, high, negative, scale)| {
-                Decimal::from_parts(low as u32, mid, high, negative, scale)
-            },
-        )
-    };
-    let quantity = || any::<u64>().prop_map(Quantity::clamped);
-    let tier = || {
-        (prop::option::of(quantity()), decimal())
-            .prop_map(|(up_to, unit_price)| Tier { up_to, unit_price })
-    };
-    let charge = prop_oneof![
-        decimal().prop_map(|amount| Charge::Flat { amount }),
-        (unit(), decimal(), quantity()).prop_map(|(unit, unit_price, included)| {
-            Charge::PerUnit { unit, unit_price, included }
-        }),
-        (unit(), prop::collection::vec(tier(), 0..4), quantity())
-            .prop_map(|(unit, tiers, included)| Charge::Graduated { unit, tiers, included }),
-    ];
-    (currency(), -10..QUARTERS, meter(), charge).prop_map(|(currency, from, meter, charge)| {
-        let prices = vec![Price { name: "Price".to_owned(), meter, charge }];
-        TermsFrom { from: quarter(from), terms: PlanTerms { currency, limits: Vec::new(), prices } }
-    })
 }
 
 proptest! {
@@ -148,12 +42,12 @@ proptest! {
 
     #[test]
     fn how_usage_is_split_over_rows_does_not_matter(
-        terms in terms(), usage in usage(), cuts in prop::collection::vec((0u64..=100, any::<bool>()), 8),
+        terms in terms(), usage in usage(), cuts in prop::collection::vec(0u64..=100, 8),
     ) {
         let split: Vec<Usage> = usage
             .iter()
             .zip(cuts)
-            .flat_map(|(whole, (percent, model))| {
+            .flat_map(|(whole, percent)| {
                 let part = Used {
                     tokens: whole.used.tokens * percent / 100,
                     requests: whole.used.requests * percent / 100,
@@ -162,8 +56,7 @@ proptest! {
                     tokens: whole.used.tokens - part.tokens,
                     requests: whole.used.requests - part.requests,
                 };
-                let model = if model { "gpt".to_owned() } else { String::new() };
-                [Usage { used: rest, ..whole.clone() }, Usage { used: part, model, ..whole.clone() }]
+                [Usage { used: rest, ..whole.clone() }, Usage { used: part, ..whole.clone() }]
             })
             .rev()
             .collect();
@@ -173,14 +66,56 @@ proptest! {
         );
     }
 
+    /// But where volume tiers say so.
     #[test]
     fn more_usage_never_lowers_the_total(
         terms in terms(), usage in usage(), more in usage_of(0u64..100_000),
     ) {
+        let mut terms = terms;
+        for TermsFrom { terms, .. } in &mut terms {
+            terms.prices.retain(|price| !matches!(price.charge, Charge::Volume { .. }));
+        }
         let before = draw_up(april(), &terms, &usage, &[]).unwrap().total;
         let mut usage = usage;
         usage.push(more);
         prop_assert!(draw_up(april(), &terms, &usage, &[]).unwrap().total.minor() >= before.minor());
+    }
+
+    /// Each unit that was used is charged once, or told as not charged.
+    #[test]
+    fn all_usage_is_in_one_line_or_unpriced(terms in terms(), usage in usage()) {
+        let terms = &terms[..1];
+        let invoice = draw_up(april(), terms, &usage, &[]).unwrap();
+        for unit in [Unit::Tokens, Unit::Requests] {
+            let counted = |line: &Line| match &line.subject {
+                Subject::Price { price, quantity, .. } if price.charge.unit() == Some(unit) => *quantity,
+                _ => 0,
+            };
+            let told: u64 = invoice.unpriced.iter().map(|rest| rest.used.of(unit)).sum();
+            let sum: u64 = invoice.lines.iter().map(counted).sum::<u64>() + told;
+            let used: u64 = usage.iter().map(|row| row.used.of(unit)).sum();
+            let counts = terms[0].terms.prices.iter().any(|price| price.charge.unit() == Some(unit));
+            let whole = if counts { sum == used } else { sum <= used };
+            prop_assert!(whole, "{} of {}", sum, used);
+        }
+    }
+
+    /// A minimum is what is paid at least, each with its share of the period.
+    #[test]
+    fn the_minimum_is_paid_at_least(terms in terms(), usage in usage()) {
+        let invoice = draw_up(april(), &terms, &usage, &[]).unwrap();
+        let starts = terms.iter().map(|terms| terms.from);
+        let ends = starts.clone().skip(1).chain([april().end()]);
+        let share = |(from, to)| Decimal::from(quarters(from, to)) / Decimal::from(QUARTERS);
+        let minimum: Decimal = starts
+            .zip(ends)
+            .map(share)
+            .zip(&terms)
+            .map(|(share, terms)| share * terms.terms.minimum.unwrap_or_default())
+            .sum();
+        let half_a_minor_unit = Decimal::new(5, invoice.total.currency().minor_digits() + 1);
+        let slack = half_a_minor_unit + Decimal::new(1, 12);
+        prop_assert!(invoice.total.decimal() >= minimum - slack);
     }
 
     /// Invoiced in any number of adjustments, a period costs what it would have cost at once.

@@ -1,5 +1,9 @@
 //! Invoices computed by hand.
 
+mod charges;
+mod models;
+mod rules;
+
 #[cfg(target_arch = "wasm32")]
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
