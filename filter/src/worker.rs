@@ -212,7 +212,10 @@ impl Worker {
         let Some(tenant) = self.tenants.get_mut(index) else {
             return Decision::Admit(None);
         };
-        let limits = tenant.limits.at(now_ns, tenant.spent_since_limits());
+        let Some(limits) = &tenant.limits else {
+            return Decision::Admit(None);
+        };
+        let limits = limits.at(now_ns, tenant.spent_since_limits());
         Decision::Admit(Some(AnswerFields::RateLimit {
             policy: rate_limit_fields::policy_value(&limits),
             remaining: rate_limit_fields::remaining_value(&limits),
@@ -232,7 +235,7 @@ impl Worker {
         }
         let stamp = tenant.stamp.clone();
         let surrendered = tenant.surrender();
-        let drawn = host::update(&tenant.slot_key, |bytes| {
+        let drawn = host::update(&tenant.slot_key(), |bytes| {
             if bytes.is_none() {
                 return (None, None);
             }
@@ -267,7 +270,9 @@ impl Worker {
         };
         tenant.refusal = None;
         tenant.hold(drawn);
-        tenant.see_limits(slot);
+        if self.config.rate_limit_fields == RateLimitFields::Always {
+            tenant.see_limits(slot);
+        }
         if tenant.take(cost, now_ns, &mut self.usage) { Draw::Took } else { Draw::Empty }
     }
 
