@@ -10,6 +10,7 @@ mod filters;
 mod noop;
 pub mod ratelimit_service;
 mod report;
+mod rows;
 mod stats;
 
 use std::time::Duration;
@@ -32,21 +33,28 @@ pub struct Options {
     pub json: bool,
 }
 
-/// How long to measure.
+/// How long to measure. Many short rounds: a noisy machine disturbs some of them, and not the median.
 #[derive(Debug, Clone, Copy)]
 struct Effort {
     rounds: u32,
     /// Of each row in each round.
     requests: u64,
+    /// Of one tenant without pause, to see how often the control plane is needed.
+    steady: u64,
     /// Rounds in which throughput and latency are measured.
     timed_rounds: u32,
     span: Duration,
 }
 
 const QUICK: Effort =
-    Effort { rounds: 7, requests: 8_000, timed_rounds: 0, span: Duration::from_secs(1) };
-const FULL: Effort =
-    Effort { rounds: 15, requests: 15_000, timed_rounds: 3, span: Duration::from_secs(3) };
+    Effort { rounds: 40, requests: 1_000, steady: 40_000, timed_rounds: 0, span: Duration::ZERO };
+const FULL: Effort = Effort {
+    rounds: 120,
+    requests: 1_500,
+    steady: 100_000,
+    timed_rounds: 3,
+    span: Duration::from_secs(3),
+};
 
 pub fn run(options: Options) -> Result<()> {
     eprintln!("Setting up");

@@ -33,20 +33,13 @@ impl Target {
         Self { port, request: request.into_bytes().into(), status }
     }
 
-    /// So many requests by so many clients, each of which asks again when it is answered.
-    pub(super) async fn send(&self, clients: u64, requests: u64) -> Result<()> {
-        let started = Arc::new(AtomicU64::new(0));
-        self.each(clients, |mut connection, _| {
-            let started = Arc::clone(&started);
-            async move {
-                while started.fetch_add(1, Ordering::Relaxed) < requests {
-                    connection.ask().await?;
-                }
-                Ok(Vec::new())
-            }
-        })
-        .await
-        .map(drop)
+    /// So many clients, each with a connection of its own.
+    pub(super) async fn connect(&self, clients: u64) -> Result<Clients> {
+        let mut connections = Vec::new();
+        for _ in 0..clients {
+            connections.push(Connection::open(self).await?);
+        }
+        Ok(Clients { connections })
     }
 
     /// How many requests a second are answered while `clients` ask as fast as they can.
@@ -103,14 +96,40 @@ impl Target {
         W: Future<Output = Result<Vec<u64>>> + Send + 'static,
     {
         let mut tasks = JoinSet::new();
-        for client in 0..clients {
-            tasks.spawn(work(Connection::open(self).await?, u32::try_from(client)?));
+        for (client, connection) in (0..).zip(self.connect(clients).await?.connections) {
+            tasks.spawn(work(connection, client));
         }
         let mut all = Vec::new();
         while let Some(ended) = tasks.join_next().await {
             all.extend(ended??);
         }
         Ok(all)
+    }
+}
+
+/// Clients that each ask again when they are answered.
+pub(super) struct Clients {
+    connections: Vec<Connection>,
+}
+
+impl Clients {
+    /// So many requests by all of them together.
+    pub(super) async fn send(&mut self, requests: u64) -> Result<()> {
+        let started = Arc::new(AtomicU64::new(0));
+        let mut tasks = JoinSet::new();
+        for mut connection in self.connections.drain(..) {
+            let started = Arc::clone(&started);
+            tasks.spawn(async move {
+                while started.fetch_add(1, Ordering::Relaxed) < requests {
+                    connection.ask().await?;
+                }
+                anyhow::Ok(connection)
+            });
+        }
+        while let Some(ended) = tasks.join_next().await {
+            self.connections.push(ended??);
+        }
+        Ok(())
     }
 }
 
