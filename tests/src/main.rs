@@ -8,6 +8,7 @@ mod admin_input;
 mod bounds;
 mod configuration;
 mod conservation;
+mod corrections;
 mod fleet;
 mod gateway;
 #[allow(dead_code, reason = "each test uses a part of it")]

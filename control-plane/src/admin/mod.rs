@@ -7,6 +7,7 @@
 pub mod access_tokens;
 pub mod api_keys;
 pub mod buckets;
+pub mod corrections;
 pub mod document;
 pub mod input;
 pub mod invoice_settings;
@@ -44,6 +45,7 @@ fn resources() -> OpenApiRouter<App> {
         .merge(invoices::router())
         .merge(invoice_settings::router())
         .merge(usage::router())
+        .merge(corrections::router())
         .merge(buckets::router())
         .merge(document::router())
 }
