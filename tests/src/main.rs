@@ -9,6 +9,7 @@ mod bounds;
 mod configuration;
 mod conservation;
 mod corrections;
+mod credit_notes;
 mod fleet;
 mod gateway;
 #[allow(dead_code, reason = "each test uses a part of it")]

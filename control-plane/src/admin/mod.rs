@@ -8,6 +8,7 @@ pub mod access_tokens;
 pub mod api_keys;
 pub mod buckets;
 pub mod corrections;
+pub mod credit_notes;
 pub mod document;
 pub mod input;
 pub mod invoice_settings;
@@ -43,6 +44,7 @@ fn resources() -> OpenApiRouter<App> {
         .merge(api_keys::router())
         .merge(access_tokens::router())
         .merge(invoices::router())
+        .merge(credit_notes::router())
         .merge(invoice_settings::router())
         .merge(usage::router())
         .merge(corrections::router())

@@ -13,10 +13,12 @@
 //! | [`close`] | closing the periods that have ended, or one before its end |
 //! | [`run`] | `weir invoice run` |
 //! | [`read`] | reading stored invoices |
+//! | [`credit`] | credit notes, and voiding an invoice |
 //! | [`rule`] | lines that come from other lines |
 //! | [`view`] | an invoice as the API and the pages show it |
 
 pub mod close;
+pub mod credit;
 mod draft;
 pub mod period;
 pub mod read;
@@ -34,13 +36,21 @@ pub use view::{Invoice, InvoiceState};
 
 use crate::{app::App, problem::ApiError};
 
-/// Why an invoice was not made.
+/// Why an invoice was not made or changed.
 #[derive(Debug, Error)]
 pub enum Error {
     #[error("there is no tenant {:?}", .0.as_str())]
     NoTenant(TenantId),
     #[error("the current billing period starts at {0} only; it can be ended once it has started")]
     NotStarted(jiff::Timestamp),
+    #[error("there is no invoice {0:?}")]
+    NoInvoice(String),
+    /// It is not possible as things are; the text says why.
+    #[error("{0}")]
+    Refused(String),
+    /// An amount that can't be credited.
+    #[error("amount: {0}")]
+    Amount(String),
     #[error("{0}")]
     Invoice(#[from] InvoiceError),
     #[error("{0}")]
@@ -62,7 +72,9 @@ impl From<Error> for ApiError {
     fn from(error: Error) -> Self {
         match error {
             Error::NoTenant(id) => Self::NotFound { what: "tenant", id: id.to_string() },
-            Error::NotStarted(_) => Self::Conflict(error.to_string()),
+            Error::NoInvoice(id) => Self::NotFound { what: "invoice", id },
+            Error::Amount(detail) => Self::field("amount", detail),
+            Error::NotStarted(_) | Error::Refused(_) => Self::Conflict(error.to_string()),
             Error::Sql(error) => error.into(),
             Error::Invoice(_) | Error::Period(_) | Error::Stored(_) => Self::internal(error),
         }

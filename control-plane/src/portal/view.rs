@@ -110,6 +110,8 @@ struct InvoiceView {
     currency: String,
     lines: Vec<LineView>,
     total: Number,
+    /// Empty where nothing was.
+    credited: String,
 }
 
 struct LineView {
@@ -267,6 +269,11 @@ impl InvoiceView {
             currency: invoice.currency.to_string(),
             lines: invoice.lines.iter().map(LineView::of).collect(),
             total: Number::money(invoice.total),
+            credited: if invoice.credited.is_zero() {
+                String::new()
+            } else {
+                grouped(&invoice.credited.to_string())
+            },
         }
     }
 }
