@@ -14,6 +14,7 @@ mod fleet;
 mod gateway;
 #[allow(dead_code, reason = "each test uses a part of it")]
 mod harness;
+mod invoice_run;
 mod invoices;
 mod leases;
 mod ledger;

@@ -7,11 +7,14 @@
 //! | module | subject |
 //! |---|---|
 //! | [`period`] | which billing period of a tenant is open |
+//! | [`terms`] | the terms by which periods are priced |
+//! | [`usage`] | rolled-up quantities |
+//! | [`late`] | usage of closed periods that no invoice has priced yet |
 //! | [`draft`] | an invoice before it is stored: its terms, its usage, and what came late |
-//! | [`usage`] | rolled-up and billed quantities |
-//! | [`store`] | writing an invoice, and giving it a number |
+//! | [`store`] | writing invoices, and giving them numbers |
 //! | [`close`] | closing the periods that have ended, or one before its end |
 //! | [`run`] | `weir invoice run` |
+//! | [`stage`] | its way to sum up the usage of very many tenants |
 //! | [`read`] | reading stored invoices |
 //! | [`credit`] | credit notes, and voiding an invoice |
 //! | [`rule`] | lines that come from other lines |
@@ -20,11 +23,14 @@
 pub mod close;
 pub mod credit;
 mod draft;
+mod late;
 pub mod period;
 pub mod read;
 mod rule;
 pub mod run;
+mod stage;
 mod store;
+mod terms;
 mod usage;
 pub mod view;
 
@@ -92,6 +98,6 @@ pub async fn preview(app: &App, tenant: &TenantId) -> Result<Invoice, ApiError> 
 pub async fn preview_in(tx: &mut PgConnection, tenant: &TenantId) -> Result<Invoice, Error> {
     let now = period::now(tx).await?;
     let open = period::open(tx, tenant).await?.running_at(now)?;
-    let draft = draft::draw_up(tx, tenant, open.period()?).await?;
+    let draft = draft::draw_up(tx, open.due(tenant.clone(), open.period()?)).await?;
     Ok(view::of_draft(tenant, &draft))
 }
