@@ -15,6 +15,7 @@
 //! | [`problem`], [`extract`] | errors as problem+json, and input that says what is wrong with it |
 //! | [`edge`] | the edge API, for gateways |
 //! | [`ledger`] | stores what gateways admitted, once each |
+//! | [`print`] | invoices for people: printable HTML, and PDF |
 //! | [`portal`] | the page of a tenant |
 //! | [`database`] | Postgres: connecting and migrating |
 //! | [`health`], [`telemetry`] | what operators look at |
@@ -33,6 +34,7 @@ pub mod invoice;
 pub mod lease;
 pub mod ledger;
 pub mod portal;
+pub mod print;
 pub mod problem;
 pub mod server;
 pub mod telemetry;

@@ -10,14 +10,14 @@ use crate::{
 };
 
 /// A browser without scripts: it keeps the one cookie and shows where it is redirected to.
-struct Browser {
+pub(crate) struct Browser {
     client: Client,
     base: String,
     cookie: String,
 }
 
 impl Browser {
-    fn new(fleet: &Fleet) -> Result<Self> {
+    pub(crate) fn new(fleet: &Fleet) -> Result<Self> {
         let client = Client::builder().redirect(Policy::none()).build()?;
         Ok(Self { client, base: fleet.stack.control_planes[0].url(), cookie: String::new() })
     }
@@ -26,8 +26,13 @@ impl Browser {
         request.header("cookie", &self.cookie).header("origin", &self.base)
     }
 
+    /// A page of the portal, such as `/invoices/1`.
+    pub(crate) async fn get(&self, path: &str) -> Result<Answer> {
+        Answer::of(self.request(self.client.get(format!("{}/portal{path}", self.base)))).await
+    }
+
     async fn page(&self) -> Result<Answer> {
-        Answer::of(self.request(self.client.get(format!("{}/portal", self.base)))).await
+        self.get("").await
     }
 
     async fn sign_in(&mut self, key: &str) -> Result<Answer> {
@@ -56,7 +61,7 @@ impl Browser {
 }
 
 /// Signs the tenant in with a new key; the browser, the key and the key's id.
-async fn signed_in(fleet: &Fleet, tenant: &str) -> Result<(Browser, String, u64)> {
+pub(crate) async fn signed_in(fleet: &Fleet, tenant: &str) -> Result<(Browser, String, u64)> {
     let made = fleet
         .admin
         .post(&format!("/tenants/{tenant}/api-keys"), &json!({ "name": "portal" }))

@@ -6,6 +6,8 @@ use utoipa::ToSchema;
 
 /// The longest name, in characters.
 const MAX_NAME: usize = 200;
+/// The most lines of a text.
+const MAX_LINES: usize = 20;
 
 /// A name for people: 1 to 200 characters, no control characters.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, ToSchema)]
@@ -33,6 +35,35 @@ impl TryFrom<String> for Name {
             return Err("a name must not contain control characters".to_owned());
         }
         Ok(Self(text.to_owned()))
+    }
+}
+
+/// Text in lines, such as an address: at most 20 lines of 200 characters. May be empty.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(try_from = "String")]
+pub struct Lines(String);
+
+impl Lines {
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for Lines {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let lines: Vec<_> = text.trim().lines().map(str::trim).collect();
+        if lines.len() > MAX_LINES {
+            return Err(format!("it has {} lines; use {MAX_LINES} at most", lines.len()));
+        }
+        if lines.iter().any(|line| line.chars().count() > MAX_NAME) {
+            return Err(format!("a line has {MAX_NAME} characters at most"));
+        }
+        if lines.iter().any(|line| line.contains(char::is_control)) {
+            return Err("it must not contain control characters other than line ends".to_owned());
+        }
+        Ok(Self(lines.join("\n")))
     }
 }
 
@@ -79,6 +110,16 @@ mod tests {
         assert_eq!(zone("UTC").as_deref(), Ok("UTC"));
         for text in ["", "Mars/Olympus", "Etc/Unknown", "+02:00", "CET-1CEST", "UTC\0", "../UTC"] {
             assert!(zone(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn lines_are_trimmed_and_bounded() {
+        let lines = |text: &str| Lines::try_from(text.to_owned()).map(|lines| lines.0);
+        assert_eq!(lines(" a \r\n b\n\nc\n").as_deref(), Ok("a\nb\n\nc"));
+        assert_eq!(lines("").as_deref(), Ok(""));
+        for text in [&"x\n".repeat(MAX_LINES + 1), &"x".repeat(MAX_NAME + 1), "a\tb", "a\0b"] {
+            assert!(lines(text).is_err(), "{text:?}");
         }
     }
 

@@ -1,16 +1,25 @@
 //! Invoices: the draft of the current period, the stored ones, and ending a period early.
 
-use axum::{Json, extract::State, http::StatusCode};
+use axum::{
+    Json,
+    extract::State,
+    http::{HeaderMap, StatusCode},
+    response::{IntoResponse, Response},
+};
 use serde::Deserialize;
-use utoipa::IntoParams;
+use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 use weir_domain::id::TenantId;
 
-use super::page::{Cursor, Page, PageLimit, PageQuery};
+use super::{
+    negotiation,
+    page::{Cursor, Page, PageLimit, PageQuery},
+};
 use crate::{
     app::App,
     extract::{Path, Query},
     invoice::{self, Invoice, InvoiceState, close, read},
+    print::{self, Medium},
     problem::ApiError,
 };
 
@@ -42,13 +51,67 @@ struct InvoiceQuery {
     after: Option<Cursor>,
 }
 
+#[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Format {
+    Json,
+    /// To be printed; it needs nothing else.
+    Html,
+    Pdf,
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct FormatQuery {
+    /// By the header `Accept` where it is not given.
+    #[param(value_type = Option<Format>, inline)]
+    format: Option<Format>,
+}
+
+impl FormatQuery {
+    /// What is to be printed; `None` where JSON is asked for.
+    pub(super) fn medium(self, headers: &HeaderMap) -> Option<Medium> {
+        let known = [
+            ("application/json", Format::Json),
+            ("text/html", Format::Html),
+            ("application/pdf", Format::Pdf),
+        ];
+        match negotiation::format(self.format, headers, &known, Format::Json) {
+            Format::Json => None,
+            Format::Html => Some(Medium::Html),
+            Format::Pdf => Some(Medium::Pdf),
+        }
+    }
+
+    /// The invoice in the format that is asked for.
+    async fn answer(
+        self,
+        app: &App,
+        headers: &HeaderMap,
+        invoice: Invoice,
+    ) -> Result<Response, ApiError> {
+        match self.medium(headers) {
+            None => Ok(Json(invoice).into_response()),
+            Some(medium) => print::invoice(&mut *app.db.acquire().await?, &invoice, medium).await,
+        }
+    }
+}
+
 /// The invoice of the current billing period as it would be now.
-#[utoipa::path(get, path = "/tenants/{tenant}/invoices/preview", tag = "invoices", params(("tenant" = TenantId, Path)), responses((status = 200, body = Invoice)))]
+#[utoipa::path(
+    get, path = "/tenants/{tenant}/invoices/preview", tag = "invoices",
+    params(("tenant" = TenantId, Path), FormatQuery),
+    responses((status = 200, content((Invoice = "application/json"), (String = "text/html"), (Vec<u8> = "application/pdf")))),
+)]
 async fn preview(
     State(app): State<App>,
     Path(tenant): Path<TenantId>,
-) -> Result<Json<Invoice>, ApiError> {
-    invoice::preview(&app, &tenant).await.map(Json)
+    headers: HeaderMap,
+    Query(format): Query<FormatQuery>,
+) -> Result<Response, ApiError> {
+    let invoice = invoice::preview(&app, &tenant).await?;
+    format.answer(&app, &headers, invoice).await
 }
 
 /// All invoices, newest first.
@@ -64,10 +127,19 @@ async fn list(
     Ok(Json(Page::new(invoices, &page, |invoice| invoice.id.unwrap_or_default())))
 }
 
-/// One invoice.
-#[utoipa::path(get, path = "/invoices/{invoice}", tag = "invoices", params(("invoice" = i64, Path)), responses((status = 200, body = Invoice)))]
-async fn get(State(app): State<App>, Path(id): Path<i64>) -> Result<Json<Invoice>, ApiError> {
-    stored(&app, id).await.map(Json)
+/// One invoice, as JSON, printable HTML or PDF.
+#[utoipa::path(
+    get, path = "/invoices/{invoice}", tag = "invoices", params(("invoice" = i64, Path), FormatQuery),
+    responses((status = 200, content((Invoice = "application/json"), (String = "text/html"), (Vec<u8> = "application/pdf")))),
+)]
+async fn get(
+    State(app): State<App>,
+    Path(id): Path<i64>,
+    headers: HeaderMap,
+    Query(format): Query<FormatQuery>,
+) -> Result<Response, ApiError> {
+    let invoice = stored(&app, id).await?;
+    format.answer(&app, &headers, invoice).await
 }
 
 /// Ends the current billing period with the current quarter hour and makes its invoice at once. What
@@ -82,7 +154,8 @@ async fn end_period(
     Ok((StatusCode::CREATED, Json(stored(&app, id).await?)))
 }
 
-async fn stored(app: &App, id: i64) -> Result<Invoice, ApiError> {
+/// The invoice, or a 404.
+pub(super) async fn stored(app: &App, id: i64) -> Result<Invoice, ApiError> {
     read::get(&app.db, id)
         .await?
         .ok_or_else(|| ApiError::NotFound { what: "invoice", id: id.to_string() })

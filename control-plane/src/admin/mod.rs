@@ -7,9 +7,13 @@
 pub mod access_tokens;
 pub mod api_keys;
 pub mod buckets;
+pub mod corrections;
+pub mod credit_notes;
 pub mod document;
 pub mod input;
+pub mod invoice_settings;
 pub mod invoices;
+pub mod negotiation;
 pub mod page;
 pub mod plan_parts;
 pub mod plans;
@@ -40,7 +44,10 @@ fn resources() -> OpenApiRouter<App> {
         .merge(api_keys::router())
         .merge(access_tokens::router())
         .merge(invoices::router())
+        .merge(credit_notes::router())
+        .merge(invoice_settings::router())
         .merge(usage::router())
+        .merge(corrections::router())
         .merge(buckets::router())
         .merge(document::router())
 }

@@ -9,7 +9,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use weir_domain::id::{PlanId, TenantId};
 
 use super::{
-    input::{Name, ZoneName},
+    input::{Lines, Name, ZoneName},
     page::{Page, PageQuery},
     plans,
 };
@@ -43,6 +43,8 @@ pub struct Tenant {
     pub plan_version: i32,
     /// An IANA name: the days and months of limits and billing periods are those of this zone.
     pub time_zone: String,
+    /// Address and tax number, in lines: what invoices say under the name.
+    pub billing_address: String,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
 }
@@ -67,6 +69,9 @@ struct TenantCreate {
     /// An IANA name; UTC where it is not given.
     #[schema(value_type = Option<String>, examples("Europe/Zurich"))]
     time_zone: Option<ZoneName>,
+    /// Address and tax number, in lines: what invoices say under the name.
+    #[schema(value_type = Option<String>, examples("1 River Street\nZürich"))]
+    billing_address: Option<Lines>,
 }
 
 /// What shall change; what is not named stays.
@@ -80,6 +85,9 @@ struct TenantPatch {
     /// Limits whose periods it moves go on in them: what the period before has released counts.
     #[schema(value_type = Option<String>, examples("Europe/Zurich"))]
     time_zone: Option<ZoneName>,
+    /// Invoices that are made from now on have it.
+    #[schema(value_type = Option<String>)]
+    billing_address: Option<Lines>,
 }
 
 /// All tenants.
@@ -93,7 +101,7 @@ async fn list(
         Tenant,
         r#"select id, name, state as "state: _", plan_id as plan,
              (select max(version) from plan_version where plan_id = tenant.plan_id) as "plan_version!",
-             time_zone, created_at, updated_at
+             time_zone, billing_address, created_at, updated_at
            from tenant where $1::text is null or id > $1 order by id limit $2"#,
         after.as_ref().map(TenantId::as_str),
         page.fetch(),
@@ -116,17 +124,19 @@ async fn create(
     State(app): State<App>,
     JsonBody(new): JsonBody<TenantCreate>,
 ) -> Result<(StatusCode, Json<Tenant>), ApiError> {
-    let TenantCreate { id, name, plan, time_zone } = new;
+    let TenantCreate { id, name, plan, time_zone, billing_address } = new;
     let time_zone = time_zone.unwrap_or_else(ZoneName::utc);
     let mut tx = app.db.begin().await?;
     hold_plans(&mut tx, &[plan.as_str()]).await?;
     let newest = newest_of(&mut tx, &plan).await?;
     sqlx::query!(
-        "insert into tenant (id, name, plan_id, time_zone) values ($1, coalesce($2, $1), $3, $4)",
+        "insert into tenant (id, name, plan_id, time_zone, billing_address)
+         values ($1, coalesce($2, $1), $3, $4, coalesce($5, ''))",
         id.as_str(),
         name.as_ref().map(Name::as_str),
         plan.as_str(),
         time_zone.as_str(),
+        billing_address.as_ref().map(Lines::as_str),
     )
     .execute(&mut *tx)
     .await
@@ -155,7 +165,9 @@ async fn patch(
     let plan = patch.plan.filter(|plan| plan.as_str() != before.plan);
     let zone = patch.time_zone.filter(|zone| zone.as_str() != before.time_zone);
     let name = patch.name.filter(|name| name.as_str() != before.name);
-    if plan.is_none() && zone.is_none() && name.is_none() {
+    let address =
+        patch.billing_address.filter(|address| address.as_str() != before.billing_address);
+    if plan.is_none() && zone.is_none() && name.is_none() && address.is_none() {
         return Ok(Json(before));
     }
     if let Some(plan) = &plan {
@@ -163,12 +175,14 @@ async fn patch(
     }
     sqlx::query!(
         "update tenant set name = coalesce($2, name), plan_id = coalesce($3, plan_id),
-           time_zone = coalesce($4, time_zone), updated_at = now()
+           time_zone = coalesce($4, time_zone),
+           billing_address = coalesce($5, billing_address), updated_at = now()
          where id = $1",
         id.as_str(),
         name.as_ref().map(Name::as_str),
         plan.as_ref().map(PlanId::as_str),
         zone.as_ref().map(ZoneName::as_str),
+        address.as_ref().map(Lines::as_str),
     )
     .execute(&mut *tx)
     .await?;
@@ -274,7 +288,7 @@ pub async fn find(db: &mut PgConnection, id: &TenantId) -> Result<Tenant, ApiErr
         Tenant,
         r#"select id, name, state as "state: _", plan_id as plan,
              (select max(version) from plan_version where plan_id = tenant.plan_id) as "plan_version!",
-             time_zone, created_at, updated_at
+             time_zone, billing_address, created_at, updated_at
            from tenant where id = $1"#,
         id.as_str(),
     )

@@ -1,14 +1,22 @@
-//! Closing billing periods. Each is one transaction that holds the tenant's row, so that several
+//! Closing billing periods. Each is closed in a transaction that holds the tenant's row, so that several
 //! runs at once make each invoice once, and one that is killed leaves whole invoices behind.
 
+use std::collections::HashSet;
+
 use jiff::Timestamp;
-use sqlx::PgPool;
+use sqlx::{PgConnection, PgPool};
 use weir_domain::{
     billing_period::{BillingPeriod, Quarter},
     id::TenantId,
 };
 
-use super::{Error, draft, period, store};
+use super::{
+    Error,
+    draft::{self, Draft},
+    late,
+    period::{self, Due},
+    store,
+};
 
 /// Makes the invoice of the tenant's first period without one, if that period has ended at `as_of`.
 /// Returns its id.
@@ -19,12 +27,12 @@ pub async fn close_ended(
 ) -> Result<Option<i64>, Error> {
     let mut tx = db.begin().await?;
     period::lock(&mut tx, tenant).await?;
-    let open = period::open(&mut tx, tenant).await?.period()?;
-    if open.end() > Quarter::containing(as_of) {
+    let open = period::open(&mut tx, tenant).await?;
+    let period = open.period()?;
+    if period.end() > Quarter::containing(as_of) {
         return Ok(None);
     }
-    let draft = draft::draw_up(&mut tx, tenant, open).await?;
-    let id = store::store(&mut tx, tenant, &draft).await?;
+    let id = make(&mut tx, open.due(tenant.clone(), period)).await?;
     tx.commit().await?;
     Ok(Some(id))
 }
@@ -44,11 +52,54 @@ pub async fn end_now(db: &PgPool, tenant: &TenantId) -> Result<i64, Error> {
         }
         let whole = open.period()?;
         let ended = BillingPeriod::new(whole.start(), whole.end().min(quarter.next()))?;
-        let draft = draft::draw_up(&mut tx, tenant, ended).await?;
-        let id = store::store(&mut tx, tenant, &draft).await?;
+        let id = make(&mut tx, open.due(tenant.clone(), ended)).await?;
         tx.commit().await?;
         if ended.contains(quarter) {
             return Ok(id);
         }
     }
+}
+
+async fn make(tx: &mut PgConnection, due: Due) -> Result<i64, Error> {
+    let tenant = due.tenant.clone();
+    let read_at = late::read_point(tx).await?;
+    let draft = draft::draw_up(tx, due).await?;
+    store::store(tx, &[draft], read_at).await?.pop().ok_or(Error::NoTenant(tenant))
+}
+
+/// How many periods were closed, of how many that were to be.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Closed {
+    pub(super) made: u64,
+    pub(super) of: u64,
+}
+
+/// Closes the periods of `drafts`, which were read before, unless somebody else has closed one of the
+/// tenant's since: that draft is out of date, and dropped.
+pub(super) async fn close_drawn_up(
+    db: PgPool,
+    mut drafts: Vec<Draft>,
+    read_at: jiff_sqlx::Timestamp,
+) -> Result<Closed, Error> {
+    let of = drafts.len() as u64;
+    let mut tx = db.begin().await?;
+    let tenants: Vec<String> = drafts.iter().map(|draft| draft.due.tenant.to_string()).collect();
+    let starts: Vec<_> =
+        drafts.iter().map(|draft| period::to_sql(draft.due.period.start())).collect();
+    period::lock_all(&mut tx, &tenants).await?;
+    // Whoever closes a period of a tenant begins with the first that is open.
+    let closed = sqlx::query_scalar!(
+        "select tenant_id from invoice join unnest($1::text[], $2::timestamptz[])
+                                            as given (tenant_id, period_start)
+           using (tenant_id, period_start)",
+        &tenants,
+        &starts as _,
+    )
+    .fetch_all(&mut *tx)
+    .await?;
+    let closed: HashSet<String> = closed.into_iter().collect();
+    drafts.retain(|draft| !closed.contains(draft.due.tenant.as_str()));
+    let made = store::store(&mut tx, &drafts, read_at).await?.len() as u64;
+    tx.commit().await?;
+    Ok(Closed { made, of })
 }

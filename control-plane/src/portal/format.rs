@@ -3,7 +3,7 @@
 use jiff::{Timestamp, ToSpan, civil::Date, tz::TimeZone};
 
 /// Groups the digits before the point: `-1234567.50` becomes `-1,234,567.50`.
-pub(super) fn grouped(number: &str) -> String {
+pub(crate) fn grouped(number: &str) -> String {
     let (sign, digits) = number.strip_prefix('-').map_or(("", number), |digits| ("−", digits));
     let (whole, rest) = digits.find('.').map_or((digits, ""), |point| digits.split_at(point));
     let mut text = sign.to_owned();
@@ -16,7 +16,7 @@ pub(super) fn grouped(number: &str) -> String {
     text + rest
 }
 
-pub(super) fn instant_in(zone: &TimeZone, instant: Timestamp) -> String {
+pub(crate) fn instant_in(zone: &TimeZone, instant: Timestamp) -> String {
     zone.to_datetime(instant).strftime("%-d %b %Y, %H:%M").to_string()
 }
 

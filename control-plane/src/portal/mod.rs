@@ -6,14 +6,16 @@
 //! | [`session`] | who is signed in |
 //! | [`guard`] | response headers, and forms that only our own pages may send |
 //! | [`account`] | what the page shows, read in one snapshot |
+//! | [`invoices`] | one invoice as a page or a file |
 //! | [`view`] | the templates, and what they are filled with |
 //! | [`format`] | how numbers and times are written for people |
 
 mod account;
-mod format;
+pub(crate) mod format;
 mod guard;
+mod invoices;
 mod session;
-mod view;
+pub(crate) mod view;
 
 use axum::{
     Form, Router,
@@ -39,6 +41,7 @@ pub fn router() -> Router<App> {
         .layer(middleware::from_fn(guard::own_forms_only));
     Router::new()
         .route("/portal", get(show))
+        .route("/portal/invoices/{invoice}", get(invoices::show))
         .route("/portal/style.css", get(style))
         .merge(forms)
         .layer(middleware::from_fn(guard::headers))

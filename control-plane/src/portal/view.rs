@@ -102,12 +102,16 @@ struct Column {
 }
 
 struct InvoiceView {
+    /// `None` for the upcoming one.
+    id: Option<i64>,
     number: String,
     state: &'static str,
     period: String,
     currency: String,
     lines: Vec<LineView>,
     total: Number,
+    /// Empty where nothing was.
+    credited: String,
 }
 
 struct LineView {
@@ -258,12 +262,18 @@ impl InvoiceView {
         let (from, to) = (invoice.period_start, invoice.period_end);
         let number = invoice.number.as_deref();
         Self {
+            id: invoice.id,
             number: number.unwrap_or("Number to come").to_owned(),
             state: state(invoice.state),
             period: format!("{} to {}", instant_in(zone, from), instant_in(zone, to)),
             currency: invoice.currency.to_string(),
             lines: invoice.lines.iter().map(LineView::of).collect(),
             total: Number::money(invoice.total),
+            credited: if invoice.credited.is_zero() {
+                String::new()
+            } else {
+                grouped(&invoice.credited.to_string())
+            },
         }
     }
 }
@@ -296,7 +306,7 @@ fn state(state: InvoiceState) -> &'static str {
 }
 
 /// What else the amount comes from: `1,000 included; 0.01 up to 50, then 0.005`.
-fn details(line: &Line) -> String {
+pub(crate) fn details(line: &Line) -> String {
     let mut details: Vec<String> =
         line.model.iter().map(|model| format!("model {model}")).collect();
     if let Some(included) = line.included.filter(|included| !included.is_zero()) {
