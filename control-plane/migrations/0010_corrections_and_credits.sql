@@ -1,4 +1,4 @@
--- What is changed afterwards: usage, by corrections, and invoices, by credit notes.
+-- What is changed afterwards: usage, by corrections, and invoices, by credit notes. Tenants that leave.
 
 -- Kept for ever and never changed: what was wrong in a correction is corrected by another one.
 create table usage_correction (
@@ -114,3 +114,11 @@ create trigger never_changes before update or delete on invoice_quantity
     for each row execute function never_changes();
 create trigger never_changes before update or delete on invoice_line
     for each row execute function never_changes();
+
+-- A tenant that has left. Its last period with fees ends then; what it used later, or what comes late, is
+-- billed without them.
+alter table tenant
+    add column closed_at timestamptz check (extract(epoch from closed_at)::bigint % 900 = 0),
+    drop constraint tenant_state_check,
+    add constraint tenant_state_check check (state in ('active', 'suspended', 'closed')),
+    add check ((state = 'closed') = (closed_at is not null));

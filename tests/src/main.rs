@@ -6,6 +6,7 @@
 mod admin_api;
 mod admin_input;
 mod bounds;
+mod closing;
 mod configuration;
 mod conservation;
 mod corrections;

@@ -5,6 +5,7 @@
 //! authorization, the problem answers and the OpenAPI document come from here.
 
 pub mod access_tokens;
+pub mod account_state;
 pub mod api_keys;
 pub mod buckets;
 pub mod corrections;
@@ -41,6 +42,7 @@ fn resources() -> OpenApiRouter<App> {
         .merge(plans::router())
         .merge(plan_parts::router())
         .merge(tenants::router())
+        .merge(account_state::router())
         .merge(api_keys::router())
         .merge(access_tokens::router())
         .merge(invoices::router())

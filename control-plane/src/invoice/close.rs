@@ -28,13 +28,10 @@ pub async fn close_ended(
     let mut tx = db.begin().await?;
     period::lock(&mut tx, tenant).await?;
     let open = period::open(&mut tx, tenant).await?;
-    let period = open.period()?;
-    if period.end() > Quarter::containing(as_of) {
-        return Ok(None);
-    }
+    let Some(period) = open.ended_by(Quarter::containing(as_of))? else { return Ok(None) };
     let id = make(&mut tx, open.due(tenant.clone(), period)).await?;
     tx.commit().await?;
-    Ok(Some(id))
+    Ok(id)
 }
 
 /// Ends the tenant's current period with the current quarter hour and makes its invoice, and before
@@ -51,8 +48,14 @@ pub async fn end_now(db: &PgPool, tenant: &TenantId) -> Result<i64, Error> {
             return Err(Error::NotStarted(open.start().start()));
         }
         let whole = open.period()?;
-        let ended = BillingPeriod::new(whole.start(), whole.end().min(quarter.next()))?;
-        let id = make(&mut tx, open.due(tenant.clone(), ended)).await?;
+        let end = match open.is_after_close() {
+            true => quarter.next(),
+            false => whole.end().min(quarter.next()),
+        };
+        let ended = BillingPeriod::new(whole.start(), end)?;
+        let id = make(&mut tx, open.due(tenant.clone(), ended)).await?.ok_or_else(|| {
+            Error::Refused(format!("{tenant} is closed, and all that it used is billed"))
+        })?;
         tx.commit().await?;
         if ended.contains(quarter) {
             return Ok(id);
@@ -60,11 +63,30 @@ pub async fn end_now(db: &PgPool, tenant: &TenantId) -> Result<i64, Error> {
     }
 }
 
-async fn make(tx: &mut PgConnection, due: Due) -> Result<i64, Error> {
-    let tenant = due.tenant.clone();
+/// Makes the invoices up to where a closed tenant's last period ends. Returns the id of the last one,
+/// if any was missing.
+pub async fn close_account(db: &PgPool, tenant: &TenantId) -> Result<Option<i64>, Error> {
+    let mut last = None;
+    loop {
+        let mut tx = db.begin().await?;
+        period::lock(&mut tx, tenant).await?;
+        let open = period::open(&mut tx, tenant).await?;
+        if open.is_after_close() {
+            return Ok(last);
+        }
+        last = make(&mut tx, open.due(tenant.clone(), open.period()?)).await?;
+        tx.commit().await?;
+    }
+}
+
+/// Draws an invoice up and stores it; `None` where there is nothing to bill after the tenant was closed.
+async fn make(tx: &mut PgConnection, due: Due) -> Result<Option<i64>, Error> {
     let read_at = late::read_point(tx).await?;
     let draft = draft::draw_up(tx, due).await?;
-    store::store(tx, &[draft], read_at).await?.pop().ok_or(Error::NoTenant(tenant))
+    if draft.is_nothing() {
+        return Ok(None);
+    }
+    Ok(store::store(tx, &[draft], read_at).await?.pop())
 }
 
 /// How many periods were closed, of how many that were to be.
@@ -98,7 +120,7 @@ pub(super) async fn close_drawn_up(
     .fetch_all(&mut *tx)
     .await?;
     let closed: HashSet<String> = closed.into_iter().collect();
-    drafts.retain(|draft| !closed.contains(draft.due.tenant.as_str()));
+    drafts.retain(|draft| !draft.is_nothing() && !closed.contains(draft.due.tenant.as_str()));
     let made = store::store(&mut tx, &drafts, read_at).await?.len() as u64;
     tx.commit().await?;
     Ok(Closed { made, of })

@@ -38,6 +38,12 @@ pub(super) struct Draft {
 }
 
 impl Draft {
+    /// Whether the tenant was closed before the period, and all that it used is billed.
+    pub(super) fn is_nothing(&self) -> bool {
+        let is_zero = |row: &QuantityRow| row.tokens.is_zero() && row.requests.is_zero();
+        self.due.is_after_close && self.late.is_empty() && self.quantities.iter().all(is_zero)
+    }
+
     /// The invoice that closed the late `period`.
     pub(super) fn invoice_of(&self, period: BillingPeriod) -> Option<i64> {
         self.late

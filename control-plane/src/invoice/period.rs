@@ -20,6 +20,8 @@ pub struct OpenPeriod {
     zone: TimeZone,
     zone_name: String,
     is_settled: bool,
+    /// From when the tenant is gone.
+    closed_at: Option<Quarter>,
 }
 
 /// A period of a tenant whose invoice is to be drawn up, with all before it closed.
@@ -32,6 +34,8 @@ pub(super) struct Due {
     /// Whether all usage of the closed periods that came since is in `usage_late`: their last invoice
     /// was made long enough after their end.
     pub(super) is_settled: bool,
+    /// Whether the tenant was gone before it: then only usage is charged, and nothing makes no invoice.
+    pub(super) is_after_close: bool,
 }
 
 /// The billing period in which the tenant is at this moment, whether or not those before it have
@@ -81,7 +85,7 @@ pub(super) async fn open_after(
     limit: i64,
 ) -> Result<Vec<(String, Result<OpenPeriod, Error>)>, Error> {
     let rows = sqlx::query!(
-        r#"select tenant.id, tenant.time_zone, tenant.created_at,
+        r#"select tenant.id, tenant.time_zone, tenant.created_at, tenant.closed_at,
                   last.period_end as "period_end?", last.time_zone as "opened_in?",
                   coalesce(last.usage_read_at >= last.period_end + interval '5 minutes', true) as "is_settled!"
            from tenant left join lateral (
@@ -104,9 +108,14 @@ pub(super) async fn open_after(
             let open = || {
                 let zone = zone_named(&row.time_zone)?;
                 let opened_in = row.opened_in.as_deref().map_or(Ok(zone.clone()), zone_named)?;
-                let start = Quarter::containing(start);
-                let zone_name = row.time_zone;
-                Ok(OpenPeriod { start, opened_in, zone, zone_name, is_settled: row.is_settled })
+                Ok(OpenPeriod {
+                    start: Quarter::containing(start),
+                    opened_in,
+                    zone,
+                    zone_name: row.time_zone,
+                    is_settled: row.is_settled,
+                    closed_at: row.closed_at.map(|at| Quarter::containing(at.to_jiff())),
+                })
             };
             (row.id, open())
         })
@@ -114,9 +123,37 @@ pub(super) async fn open_after(
 }
 
 impl OpenPeriod {
-    /// The period, if nobody ends it before its time.
+    /// The period, if nobody ends it before its time. It ends when the tenant is closed.
     pub(super) fn period(&self) -> Result<BillingPeriod, Error> {
-        Ok(BillingPeriod::month(self.start, &self.opened_in, &self.zone)?)
+        let month = BillingPeriod::month(self.start, &self.opened_in, &self.zone)?;
+        match self.closed_at {
+            Some(end) if self.start < end && end < month.end() => {
+                Ok(BillingPeriod::new(self.start, end)?)
+            }
+            _ => Ok(month),
+        }
+    }
+
+    /// The period to be invoiced at `now`; `None` while it goes on. After the tenant is closed, all
+    /// months that have ended are one.
+    pub(super) fn ended_by(&self, now: Quarter) -> Result<Option<BillingPeriod>, Error> {
+        let mut period = self.period()?;
+        if period.end() > now {
+            return Ok(None);
+        }
+        while self.is_after_close() {
+            let next = self.clone().after(period).period()?;
+            if next.end() > now {
+                break;
+            }
+            period = BillingPeriod::new(self.start, next.end())?;
+        }
+        Ok(Some(period))
+    }
+
+    /// Whether the tenant was gone before it.
+    pub(super) fn is_after_close(&self) -> bool {
+        self.closed_at.is_some_and(|end| end <= self.start)
     }
 
     /// The first quarter hour of the period.
@@ -127,7 +164,8 @@ impl OpenPeriod {
     /// `period`, or another end of it, as what is to be drawn up for `tenant`.
     pub(super) fn due(&self, tenant: TenantId, period: BillingPeriod) -> Due {
         let time_zone = self.zone_name.clone();
-        Due { tenant, period, time_zone, is_settled: self.is_settled }
+        let is_after_close = self.is_after_close();
+        Due { tenant, period, time_zone, is_settled: self.is_settled, is_after_close }
     }
 
     /// The one after `period`.

@@ -126,10 +126,7 @@ impl Run<'_> {
         for (id, open) in tenants {
             let due = || {
                 let open = open?;
-                let period = open.period()?;
-                if period.end() > now {
-                    return Ok(None);
-                }
+                let Some(period) = open.ended_by(now)? else { return Ok(None) };
                 let due = open.due(TenantId::new(id.clone()).map_err(Error::stored)?, period);
                 Ok(Some((due, open.after(period).period()?.end() <= now)))
             };

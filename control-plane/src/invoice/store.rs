@@ -7,7 +7,9 @@ use weir_domain::{
     price::{Charge, ModelPattern},
 };
 
-use super::{Error, InvoiceState, draft::Draft, period::to_sql, usage::QuantityRow};
+use super::{
+    Error, InvoiceState, draft::Draft, period::to_sql, rule::StoredRule, usage::QuantityRow,
+};
 
 /// Stores `drafts` as final invoices and returns their ids, in their order. The caller holds the
 /// tenants' rows, and nobody has closed the periods. `read_at` is the read point of their usage.

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
+    mem,
     sync::Arc,
 };
 
@@ -55,7 +56,13 @@ pub(super) async fn of_periods(
         .iter()
         .map(|due| in_period(started.remove(due.tenant.as_str()).unwrap_or_default(), due.period))
         .collect();
-    with_plans(db, in_force).await
+    let mut terms = with_plans(db, in_force).await?;
+    for (due, terms) in due.iter().zip(&mut terms) {
+        if due.is_after_close {
+            *terms = without_fees(mem::take(terms));
+        }
+    }
+    Ok(terms)
 }
 
 /// The periods that invoices closed, and the terms that they were priced by.
@@ -64,20 +71,23 @@ pub(super) async fn of_invoices(
     invoices: &[i64],
 ) -> Result<HashMap<i64, (BillingPeriod, Vec<Terms>)>, Error> {
     let rows = sqlx::query!(
-        "select id, period_start, period_end, starts_at, plan_id, plan_version
-         from invoice join invoice_terms on invoice_id = id
-         where id = any($1) order by id, starts_at",
+        r#"select invoice.id, period_start, period_end, starts_at,
+                  billed.plan_id, billed.plan_version,
+                  coalesce(closed_at <= period_start, false) as "is_after_close!"
+           from invoice join invoice_terms billed on invoice_id = invoice.id
+           join tenant on tenant.id = tenant_id
+           where invoice.id = any($1) order by invoice.id, starts_at"#,
         invoices,
     )
     .fetch_all(&mut *db)
     .await?;
-    let mut periods: Vec<(i64, BillingPeriod)> = Vec::new();
+    let mut periods: Vec<(i64, BillingPeriod, bool)> = Vec::new();
     let mut versions: Vec<Vec<Version>> = Vec::new();
     for row in rows {
-        if periods.last().is_none_or(|(id, _)| *id != row.id) {
+        if periods.last().is_none_or(|(id, ..)| *id != row.id) {
             let (start, end) = (row.period_start.to_jiff(), row.period_end.to_jiff());
             let period = BillingPeriod::new(Quarter::containing(start), Quarter::containing(end))?;
-            periods.push((row.id, period));
+            periods.push((row.id, period, row.is_after_close));
             versions.push(Vec::new());
         }
         let starts_at = Quarter::containing(row.starts_at.to_jiff());
@@ -85,7 +95,27 @@ pub(super) async fn of_invoices(
         versions.last_mut().into_iter().for_each(|list| list.push(version.clone()));
     }
     let terms = with_plans(db, versions).await?;
-    Ok(periods.into_iter().zip(terms).map(|((id, period), terms)| (id, (period, terms))).collect())
+    Ok(periods
+        .into_iter()
+        .zip(terms)
+        .map(|((id, period, is_after_close), terms)| {
+            let terms = if is_after_close { without_fees(terms) } else { terms };
+            (id, (period, terms))
+        })
+        .collect())
+}
+
+/// What a tenant that is closed still pays: for what it used, and no flat fees and minimums.
+fn without_fees(mut terms: Vec<Terms>) -> Vec<Terms> {
+    for part in &mut terms {
+        let plan = Arc::make_mut(&mut part.terms);
+        plan.minimum = None;
+        plan.prices.retain(|price| price.charge.unit().is_some());
+        for price in &mut plan.prices {
+            price.minimum = None;
+        }
+    }
+    terms
 }
 
 #[derive(Clone)]
