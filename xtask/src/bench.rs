@@ -8,6 +8,7 @@ mod cpu;
 mod driver;
 mod edge;
 mod filters;
+mod growth;
 mod noop;
 pub mod ratelimit_service;
 mod report;
@@ -34,6 +35,8 @@ use crate::{
 pub enum Part {
     /// What a decision costs at the edge.
     Edge,
+    /// What becomes of that with many tenants, workers and limits.
+    Growth,
     /// Leases, usage and invoices.
     ControlPlane,
 }
@@ -101,7 +104,14 @@ async fn bench(parts: &Parts, options: &Options) -> Result<()> {
     if options.has(Part::Edge) {
         let edge = edge(parts, &postgres, options).await?;
         report::print(&edge);
+        targets.extend(edge.targets());
         add(&mut all, report::json(&edge));
+    }
+    if options.has(Part::Growth) {
+        let growth = growth::measure(parts, &postgres).await?;
+        growth.print();
+        targets.extend(growth.targets());
+        add(&mut all, json!({ "growth": growth.json() }));
     }
     if options.has(Part::ControlPlane) {
         let control_plane = control_plane::measure(parts, &postgres).await?;
