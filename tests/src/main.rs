@@ -6,12 +6,16 @@
 mod admin_api;
 mod admin_input;
 mod bounds;
+mod closing;
 mod configuration;
 mod conservation;
+mod corrections;
+mod credit_notes;
 mod fleet;
 mod gateway;
 #[allow(dead_code, reason = "each test uses a part of it")]
 mod harness;
+mod invoice_run;
 mod invoices;
 mod leases;
 mod ledger;

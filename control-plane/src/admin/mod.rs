@@ -5,8 +5,11 @@
 //! authorization, the problem answers and the OpenAPI document come from here.
 
 pub mod access_tokens;
+pub mod account_state;
 pub mod api_keys;
 pub mod buckets;
+pub mod corrections;
+pub mod credit_notes;
 pub mod document;
 pub mod input;
 pub mod invoice_settings;
@@ -39,11 +42,14 @@ fn resources() -> OpenApiRouter<App> {
         .merge(plans::router())
         .merge(plan_parts::router())
         .merge(tenants::router())
+        .merge(account_state::router())
         .merge(api_keys::router())
         .merge(access_tokens::router())
         .merge(invoices::router())
+        .merge(credit_notes::router())
         .merge(invoice_settings::router())
         .merge(usage::router())
+        .merge(corrections::router())
         .merge(buckets::router())
         .merge(document::router())
 }

@@ -2,7 +2,7 @@
 
 use axum::{Json, extract::State, http::StatusCode};
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use sqlx::PgConnection;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -23,11 +23,7 @@ use crate::{
 };
 
 pub fn router() -> OpenApiRouter<App> {
-    OpenApiRouter::new()
-        .routes(routes!(list, create))
-        .routes(routes!(get, patch))
-        .routes(routes!(suspend))
-        .routes(routes!(resume))
+    OpenApiRouter::new().routes(routes!(list, create)).routes(routes!(get, patch))
 }
 
 /// A tenant.
@@ -47,6 +43,10 @@ pub struct Tenant {
     pub billing_address: String,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
+    /// The end of its last billing period with fees; null unless it is closed.
+    #[serde(serialize_with = "instant")]
+    #[schema(value_type = Option<Timestamp>)]
+    pub closed_at: Option<jiff_sqlx::Timestamp>,
 }
 
 /// Whether a tenant may use the API.
@@ -56,6 +56,8 @@ pub struct Tenant {
 pub enum AccountState {
     Active,
     Suspended,
+    /// For good.
+    Closed,
 }
 
 #[derive(Debug, Deserialize, ToSchema)]
@@ -101,7 +103,7 @@ async fn list(
         Tenant,
         r#"select id, name, state as "state: _", plan_id as plan,
              (select max(version) from plan_version where plan_id = tenant.plan_id) as "plan_version!",
-             time_zone, billing_address, created_at, updated_at
+             time_zone, billing_address, created_at, updated_at, closed_at
            from tenant where $1::text is null or id > $1 order by id limit $2"#,
         after.as_ref().map(TenantId::as_str),
         page.fetch(),
@@ -170,6 +172,11 @@ async fn patch(
     if plan.is_none() && zone.is_none() && name.is_none() && address.is_none() {
         return Ok(Json(before));
     }
+    if before.state == AccountState::Closed && (plan.is_some() || zone.is_some()) {
+        return Err(ApiError::Conflict(format!(
+            "{id} is closed: its plan and time zone stay as they are"
+        )));
+    }
     if let Some(plan) = &plan {
         move_to(&mut tx, &id, &before, plan).await?;
     }
@@ -192,48 +199,6 @@ async fn patch(
     let tenant = find(&mut tx, &id).await?;
     tx.commit().await?;
     tracing::info!(before = ?before, after = ?tenant, "a tenant was changed");
-    Ok(Json(tenant))
-}
-
-/// Stops a tenant at once: gateways that hear of it refuse it with 403.
-#[utoipa::path(post, path = "/tenants/{tenant}/suspend", tag = "tenants", params(("tenant" = TenantId, Path)), responses((status = 200, body = Tenant)))]
-async fn suspend(
-    State(app): State<App>,
-    Path(id): Path<TenantId>,
-) -> Result<Json<Tenant>, ApiError> {
-    set_state(&app, &id, AccountState::Suspended).await
-}
-
-/// Lets a suspended tenant use the API again.
-#[utoipa::path(post, path = "/tenants/{tenant}/resume", tag = "tenants", params(("tenant" = TenantId, Path)), responses((status = 200, body = Tenant)))]
-async fn resume(
-    State(app): State<App>,
-    Path(id): Path<TenantId>,
-) -> Result<Json<Tenant>, ApiError> {
-    set_state(&app, &id, AccountState::Active).await
-}
-
-async fn set_state(
-    app: &App,
-    id: &TenantId,
-    state: AccountState,
-) -> Result<Json<Tenant>, ApiError> {
-    let mut tx = app.db.begin().await?;
-    let before = lock(&mut tx, id).await?;
-    if before.state == state {
-        return Ok(Json(before));
-    }
-    sqlx::query!(
-        "update tenant set state = $2, updated_at = now() where id = $1",
-        id.as_str(),
-        state as _,
-    )
-    .execute(&mut *tx)
-    .await?;
-    change::announce_tenant(&mut tx, id).await?;
-    let tenant = find(&mut tx, id).await?;
-    tx.commit().await?;
-    tracing::info!(tenant = id.as_str(), ?state, "a tenant was suspended or resumed");
     Ok(Json(tenant))
 }
 
@@ -274,8 +239,15 @@ async fn newest_of(tx: &mut PgConnection, plan: &PlanId) -> Result<plans::Plan, 
     })
 }
 
+fn instant<S: Serializer>(
+    at: &Option<jiff_sqlx::Timestamp>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    at.map(jiff_sqlx::Timestamp::to_jiff).serialize(serializer)
+}
+
 /// The tenant, which nobody else changes before the transaction ends.
-async fn lock(tx: &mut PgConnection, id: &TenantId) -> Result<Tenant, ApiError> {
+pub(super) async fn lock(tx: &mut PgConnection, id: &TenantId) -> Result<Tenant, ApiError> {
     sqlx::query!("select id from tenant where id = $1 for no key update", id.as_str())
         .fetch_optional(&mut *tx)
         .await?;
@@ -288,7 +260,7 @@ pub async fn find(db: &mut PgConnection, id: &TenantId) -> Result<Tenant, ApiErr
         Tenant,
         r#"select id, name, state as "state: _", plan_id as plan,
              (select max(version) from plan_version where plan_id = tenant.plan_id) as "plan_version!",
-             time_zone, billing_address, created_at, updated_at
+             time_zone, billing_address, created_at, updated_at, closed_at
            from tenant where id = $1"#,
         id.as_str(),
     )

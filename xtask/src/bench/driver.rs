@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -15,22 +15,46 @@ use tokio::{
     task::JoinSet,
 };
 
-/// Requests that are all alike.
+/// Requests to one Envoy.
 #[derive(Debug, Clone)]
 pub(super) struct Target {
     port: u16,
-    request: Arc<[u8]>,
+    /// One for each tenant.
+    requests: Arc<[Box<[u8]>]>,
+    /// Whose turn it is: indexes of `requests`, over and over.
+    turns: Arc<[u32]>,
+    next: Arc<AtomicUsize>,
     /// What each must be answered with.
     status: u16,
 }
 
 impl Target {
-    /// `tenant` goes into the header that `envoy/envoy.yaml` reads.
+    /// All of one tenant, which goes into the header that `envoy/envoy.yaml` reads.
     pub(super) fn new(port: u16, tenant: &str, status: u16) -> Self {
-        let request = format!(
-            "GET /orders HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\nx-tenant-id: {tenant}\r\n\r\n"
-        );
-        Self { port, request: request.into_bytes().into(), status }
+        Self::among(port, [tenant.to_owned()], vec![0], status)
+    }
+
+    /// Of many tenants, in the order of `turns`, which are indexes of `tenants`.
+    pub(super) fn among(
+        port: u16,
+        tenants: impl IntoIterator<Item = String>,
+        turns: Vec<u32>,
+        status: u16,
+    ) -> Self {
+        let request = |tenant: String| {
+            format!(
+                "GET /orders HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\nx-tenant-id: {tenant}\r\n\r\n"
+            )
+            .into_bytes()
+            .into_boxed_slice()
+        };
+        let requests = tenants.into_iter().map(request).collect();
+        Self { port, requests, turns: turns.into(), next: Arc::default(), status }
+    }
+
+    fn next_request(&self) -> &[u8] {
+        let turn = self.next.fetch_add(1, Ordering::Relaxed) % self.turns.len();
+        &self.requests[self.turns[turn] as usize]
     }
 
     /// So many clients, each with a connection of its own.
@@ -147,7 +171,7 @@ impl Connection {
     }
 
     async fn ask(&mut self) -> Result<()> {
-        self.stream.write_all(&self.target.request).await?;
+        self.stream.write_all(self.target.next_request()).await?;
         self.buffer.clear();
         let head = loop {
             ensure!(self.stream.read_buf(&mut self.buffer).await? > 0, "Envoy hung up");

@@ -8,6 +8,7 @@ use super::{
     Effort,
     rows::{self, PLENTY, Row},
     stats::Spread,
+    target::Target,
 };
 use crate::stack::{Gateway, Stack};
 
@@ -60,6 +61,23 @@ pub(super) async fn measure(stack: &mut Stack, effort: Effort) -> Result<Edge> {
         }
     }
     Ok(Edge { ratios: ratios(&rows), rows, steady })
+}
+
+impl Edge {
+    pub(super) fn targets(&self) -> Vec<Target> {
+        let at_most = |name: &'static str, bound| {
+            let value = self.ratios.get(name).map_or(f64::NAN, |ratio| ratio.median);
+            Target::at_most(name, value, bound)
+        };
+        vec![
+            at_most("weir_allow_over_bare", 1.12),
+            at_most("weir_allow_over_wasm_noop", 1.05),
+            at_most("weir_added_over_ratelimit_service_added", 0.1),
+            at_most("weir_deny_over_direct_answer", 1.35),
+            Target::at_most("waited_share", self.steady.waited_share, 0.001),
+            Target::at_most("calls_per_1000", self.steady.calls_per_1000, 5.0),
+        ]
+    }
 }
 
 /// Each round's ratio by itself, so that what slows the machine down slows both.
