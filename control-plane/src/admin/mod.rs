@@ -7,6 +7,7 @@
 pub mod access_tokens;
 pub mod api_keys;
 pub mod buckets;
+pub mod deliveries;
 pub mod document;
 pub mod input;
 pub mod invoice_settings;
@@ -15,6 +16,7 @@ pub mod negotiation;
 pub mod page;
 pub mod plan_parts;
 pub mod plans;
+pub mod tenant_provider;
 pub mod tenants;
 pub mod usage;
 
@@ -43,6 +45,7 @@ fn resources() -> OpenApiRouter<App> {
         .merge(access_tokens::router())
         .merge(invoices::router())
         .merge(invoice_settings::router())
+        .merge(deliveries::router())
         .merge(usage::router())
         .merge(buckets::router())
         .merge(document::router())
