@@ -8,6 +8,9 @@ mod admin_input;
 mod bounds;
 mod configuration;
 mod conservation;
+mod delivery;
+#[allow(dead_code, reason = "each test uses a part of it")]
+mod fake;
 mod fleet;
 mod gateway;
 #[allow(dead_code, reason = "each test uses a part of it")]
