@@ -6,9 +6,11 @@ mod faults;
 mod kills;
 mod stripe;
 mod webhooks;
+mod whole;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
+use xtask::stack::Builder;
 
 use crate::{
     fake::{
@@ -28,8 +30,15 @@ const TOTAL_MINOR: i64 = 5_000;
 
 /// A Weir without gateways that can use the stand-in of Stripe.
 async fn with_stripe(stripe: &FakeStripe) -> Result<Fleet> {
+    with_stripe_and(stripe, |stack| stack).await
+}
+
+async fn with_stripe_and(
+    stripe: &FakeStripe,
+    change: impl FnOnce(Builder<'_>) -> Builder<'_>,
+) -> Result<Fleet> {
     Fleet::with(|stack| {
-        stack
+        change(stack)
             .gateways(0)
             .variable("WEIR_STRIPE_URL", stripe.url())
             .variable("WEIR_STRIPE_API_KEY", API_KEY)

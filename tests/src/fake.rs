@@ -16,7 +16,7 @@ use std::{
     collections::{HashMap, VecDeque},
     io,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::Result;
@@ -120,6 +120,10 @@ struct Shared<P> {
     faults: VecDeque<(String, Fault)>,
     calls: Vec<Request>,
     struck: usize,
+    /// The most calls in a second, and those of the second that has begun.
+    limit: Option<u32>,
+    second: (Instant, u32),
+    refused: usize,
     /// Its clock.
     now_s: u64,
 }
@@ -148,6 +152,9 @@ impl<P: Provider> Fake<P> {
             faults: VecDeque::new(),
             calls: Vec::new(),
             struck: 0,
+            limit: None,
+            second: (Instant::now(), 0),
+            refused: 0,
             now_s: std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_secs(),
         }));
         let served = Arc::clone(&shared);
@@ -199,6 +206,16 @@ impl<P: Provider> Fake<P> {
     /// The calls that arrived, without those that are no endpoint.
     pub(crate) fn calls(&self) -> Vec<Request> {
         lock(&self.shared).calls.clone()
+    }
+
+    /// More calls than these in a second are answered with 429.
+    pub(crate) fn allow(&self, calls_per_second: u32) {
+        lock(&self.shared).limit = Some(calls_per_second);
+    }
+
+    /// How many calls were too many.
+    pub(crate) fn refused(&self) -> usize {
+        lock(&self.shared).refused
     }
 
     /// Looks at or changes what the provider has.
@@ -257,7 +274,17 @@ fn read<P: Provider>(
     if method == "POST" && request.key.is_none() {
         return Err(P::error(400, "", "This stand-in wants a key with every POST"));
     }
-    lock(shared).calls.push(request.clone());
+    let mut state = lock(shared);
+    state.calls.push(request.clone());
+    if state.second.0.elapsed() >= Duration::from_secs(1) {
+        state.second = (Instant::now(), 0);
+    }
+    state.second.1 += 1;
+    if state.limit.is_some_and(|limit| state.second.1 > limit) {
+        state.refused += 1;
+        return Err(P::error(429, "rate_limit", "Too many"));
+    }
+    drop(state);
     Ok(request)
 }
 

@@ -7,7 +7,7 @@ use sqlx::PgPool;
 use tokio::{
     sync::watch,
     task::JoinSet,
-    time::{Instant, sleep, timeout},
+    time::{sleep, timeout},
 };
 
 use super::{
@@ -29,7 +29,7 @@ use crate::provider::{
 const POLL: Duration = Duration::from_millis(500);
 /// How often it counts what there is.
 const COUNT_EVERY: Duration = Duration::from_secs(10);
-/// How many customers it works for at once.
+/// For how many customers of a provider it works at once.
 const AT_ONCE: usize = 32;
 /// How long a step that is under way may take once the process has been told to stop.
 const STOP_WITHIN: Duration = Duration::from_secs(10);
@@ -59,18 +59,23 @@ impl Worker {
     /// than [`STOP_WITHIN`]; otherwise another replica takes it over.
     pub async fn run(self) {
         let worker = Arc::new(self);
-        let mut stopping = worker.stopping.clone();
+        let mut loops = JoinSet::new();
+        // One that makes us wait must not hold up the other.
+        for provider in worker.providers.kinds() {
+            loops.spawn(Arc::clone(&worker).work_for(provider));
+        }
+        loops.spawn(Arc::clone(&worker).keep_house());
+        while loops.join_next().await.is_some() {}
+    }
+
+    async fn work_for(self: Arc<Self>, provider: Kind) {
+        let mut stopping = self.stopping.clone();
         let mut tasks = JoinSet::new();
-        let mut counted: Option<Instant> = None;
         while !*stopping.borrow() {
-            if counted.is_none_or(|at| at.elapsed() > COUNT_EVERY) {
-                worker.keep_house().await;
-                counted = Some(Instant::now());
-            }
-            let claimed = worker.claim(AT_ONCE.saturating_sub(tasks.len())).await;
+            let claimed = self.claim(provider, AT_ONCE.saturating_sub(tasks.len())).await;
             let idle = claimed.is_empty();
             for claim in claimed {
-                let worker = Arc::clone(&worker);
+                let worker = Arc::clone(&self);
                 tasks.spawn(async move { worker.serve(&claim).await });
             }
             if idle || tasks.len() >= AT_ONCE {
@@ -83,17 +88,13 @@ impl Worker {
         }
         let ended = async { while tasks.join_next().await.is_some() {} };
         if timeout(STOP_WITHIN, ended).await.is_err() {
-            tracing::warn!("calls of billing providers were still under way; they are taken over");
+            tracing::warn!(?provider, "calls were still under way; they are taken over");
         }
     }
 
-    async fn claim(&self, limit: usize) -> Vec<Claim> {
-        let kinds = self.providers.kinds();
-        if kinds.is_empty() || limit == 0 {
-            return Vec::new();
-        }
+    async fn claim(&self, provider: Kind, limit: usize) -> Vec<Claim> {
         let limit = i64::try_from(limit).unwrap_or(1);
-        match Claim::take(&self.db, &kinds, self.claim_lasts, limit).await {
+        match Claim::take(&self.db, provider, self.claim_lasts, limit).await {
             Ok(claims) => claims,
             Err(error) => {
                 tracing::warn!(%error, "no invoices are sent while Postgres does not answer");
@@ -202,21 +203,34 @@ impl Worker {
     }
 
     /// Counts deliveries for the metrics, and forgets webhook calls that nobody repeats any more.
-    async fn keep_house(&self) {
+    async fn keep_house(self: Arc<Self>) {
+        let mut stopping = self.stopping.clone();
+        while !*stopping.borrow() {
+            if let Err(error) = self.keep_house_once().await {
+                tracing::warn!(%error, "deliveries could not be counted");
+            }
+            tokio::select! {
+                _ = stopping.wait_for(|stop| *stop) => {}
+                () = sleep(COUNT_EVERY) => {}
+            }
+        }
+    }
+
+    async fn keep_house_once(&self) -> Result<(), sqlx::Error> {
         let counts = sqlx::query!(
             r#"select (select count(*) from delivery where state = 'open') as "open!",
                       (select count(*) from delivery where state = 'failed') as "failed!""#
-        );
-        if let Ok(row) = counts.fetch_one(&self.db).await {
-            #[expect(clippy::cast_precision_loss, reason = "exact up to 2^53")]
-            for (state, count) in [("open", row.open as f64), ("failed", row.failed as f64)] {
-                gauge!("weir_deliveries", "state" => state).set(count);
-            }
+        )
+        .fetch_one(&self.db)
+        .await?;
+        #[expect(clippy::cast_precision_loss, reason = "exact up to 2^53")]
+        for (state, count) in [("open", counts.open as f64), ("failed", counts.failed as f64)] {
+            gauge!("weir_deliveries", "state" => state).set(count);
         }
-        let old = "delete from webhook_event where received_at < now() - interval '30 days'";
-        if let Err(error) = sqlx::query(old).execute(&self.db).await {
-            tracing::warn!(%error, "old webhook calls were not forgotten");
-        }
+        sqlx::query!("delete from webhook_event where received_at < now() - interval '30 days'")
+            .execute(&self.db)
+            .await?;
+        Ok(())
     }
 }
 

@@ -20,30 +20,28 @@ pub struct Claim {
 }
 
 impl Claim {
-    /// Claims customers with deliveries that are due, of these providers, at most `limit`.
+    /// Claims customers of `provider` with deliveries that are due, at most `limit`.
     pub async fn take(
         db: &PgPool,
-        providers: &[Kind],
+        provider: Kind,
         lasts: Duration,
         limit: i64,
     ) -> Result<Vec<Self>, sqlx::Error> {
-        let providers: Vec<String> =
-            providers.iter().map(|kind| kind.as_str().to_owned()).collect();
         // Several deliveries of one customer may be due; who is locked by another is skipped.
         let rows = sqlx::query!(
             r#"with due as (
                  select customer.tenant_id, customer.provider
                  from delivery join provider_customer customer using (tenant_id, provider)
                  where delivery.state = 'open' and delivery.next_attempt_at <= now()
-                   and provider = any($1) and customer.claimed_until <= now()
+                   and provider = $1 and customer.claimed_until <= now()
                  order by delivery.next_attempt_at limit $3
                  for update of customer skip locked)
                update provider_customer customer
                set claim = claim + 1, claimed_until = now() + make_interval(secs => $2)
                from (select distinct tenant_id, provider from due) due
                where customer.tenant_id = due.tenant_id and customer.provider = due.provider
-               returning customer.tenant_id, customer.provider as "provider: Kind", claim"#,
-            &providers,
+               returning customer.tenant_id, claim"#,
+            provider.as_str(),
             lasts.as_secs_f64(),
             limit,
         )
@@ -54,7 +52,7 @@ impl Claim {
             .map(|row| Self {
                 db: db.clone(),
                 tenant: row.tenant_id,
-                provider: row.provider,
+                provider,
                 number: row.claim,
                 lasts,
             })
