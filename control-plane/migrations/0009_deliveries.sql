@@ -49,8 +49,6 @@ create table delivery (
     -- The provider's id and number of the invoice, once they are known.
     provider_invoice_id text,
     provider_number text,
-    -- As it was when the invoice was made there: a repeated call must say the same.
-    days_until_due integer,
     -- What the provider said of the payment, and when what was said of an unpaid one had happened.
     payment text not null default 'open' check (payment in ('open', 'failed', 'overdue', 'paid', 'void')),
     payment_at timestamptz,

@@ -23,8 +23,6 @@ Configuration (environment variable; the key in the file is the same in lower ca
   WEIR_LEASE_TTL_MS          how long a lease lasts at most, 100 to 10000     2000
   WEIR_STALE_TERMS_MS        how long tenants' terms hold that were read
                              before Postgres failed, 0 to 3600000             60000
-  WEIR_DAYS_UNTIL_DUE        how long customers of a billing provider have to
-                             pay an invoice, 0 to 365                         30
   WEIR_STRIPE_API_KEY        secret key of Stripe; no Stripe without it
   WEIR_STRIPE_WEBHOOK_SECRET signing secret of the webhook /webhooks/stripe
   WEIR_STRIPE_URL            where Stripe's API is                            https://api.stripe.com
@@ -74,8 +72,6 @@ pub struct Config {
     /// How long what was read of a tenant holds while Postgres does not answer; 0 for not at all.
     #[serde(default = "default_stale_terms_ms")]
     pub stale_terms_ms: u64,
-    #[serde(default = "default_days_until_due")]
-    pub days_until_due: u32,
     pub stripe_api_key: Option<Secret>,
     pub stripe_webhook_secret: Option<Secret>,
     pub stripe_url: Option<String>,
@@ -136,10 +132,6 @@ fn default_lease_ttl_ms() -> u64 {
 
 fn default_stale_terms_ms() -> u64 {
     60_000
-}
-
-fn default_days_until_due() -> u32 {
-    30
 }
 
 /// What Stripe allows a sandbox. Live it allows 100, and 25 for each endpoint; a delivery calls five

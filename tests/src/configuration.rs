@@ -59,7 +59,6 @@ async fn settings_of_providers_are_checked() -> Result<()> {
             Some("must not have a path"),
         ),
         (format!("{stripe}stripe_calls_per_s = 0"), Some("stripe_calls_per_s is 0")),
-        ("days_until_due = 366".to_owned(), Some("days_until_due is 366")),
         ("provider_timeout_ms = 10".to_owned(), Some("500 to 120000")),
         ("chargebee_api_key = \"live_secret\"".to_owned(), Some("chargebee_url is not")),
         (

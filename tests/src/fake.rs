@@ -53,8 +53,10 @@ pub(crate) enum Fault {
     Slow(Duration),
     /// Never answered and not carried out: for killing the caller here.
     HoldBefore,
-    /// A 4xx that says so; not carried out.
+    /// A 402; not carried out.
     Refused,
+    /// A 401: the API key is not accepted.
+    LockedOut,
 }
 
 /// One call as it arrived.
@@ -318,6 +320,10 @@ async fn carry_out<P: Provider>(
         Some(Fault::Refused) => {
             struck();
             Ok(P::error(402, "refused_here", "This is not possible"))
+        }
+        Some(Fault::LockedOut) => {
+            struck();
+            Ok(P::error(401, "", "Invalid API Key provided"))
         }
         Some(Fault::ErrorBefore) => {
             let error = P::error(500, "", "Something went wrong");

@@ -187,8 +187,7 @@ async fn patch(
     let name = patch.name.filter(|name| name.as_str() != before.name);
     let address =
         patch.billing_address.filter(|address| address.as_str() != before.billing_address);
-    let unchanged =
-        plan.is_none() && zone.is_none() && name.is_none() && address.is_none();
+    let unchanged = plan.is_none() && zone.is_none() && name.is_none() && address.is_none();
     if unchanged && patch.provider.is_none() {
         return Ok(Json(before));
     }

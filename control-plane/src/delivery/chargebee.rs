@@ -65,10 +65,8 @@ impl Work<'_> {
             None => {
                 let customer = self.delivery.customer_id.as_deref();
                 let unknown = || Refusal::found("the customer at Chargebee is not known; retry");
-                let to = (customer.ok_or_else(unknown)?, self.delivery.days_until_due);
-                self.chargebee
-                    .create_invoice(self.claim, self.bill, to, &self.key("create"))
-                    .await?
+                let (customer, key) = (customer.ok_or_else(unknown)?, self.key("create"));
+                self.chargebee.create_invoice(self.claim, self.bill, customer, &key).await?
             }
         };
         let (next, id) = (Some(Step::Compare), invoice.id);

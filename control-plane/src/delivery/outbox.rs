@@ -54,7 +54,6 @@ pub struct Delivery {
     /// How often it has been begun, this time too.
     pub attempts: i32,
     pub provider_invoice_id: Option<String>,
-    pub days_until_due: i32,
     /// When the delivery was queued, in seconds since 1970.
     pub queued_at: i64,
     pub customer_id: Option<String>,
@@ -78,11 +77,7 @@ pub struct Progress {
 
 /// Begins the next step that is due of the claim's customer, oldest invoice first. `None` if there is
 /// none. After `window` the provider may have forgotten a key, so there will be another.
-pub async fn begin(
-    claim: &Claim,
-    window: Duration,
-    days_until_due: i32,
-) -> Result<Option<Delivery>, Failure> {
+pub async fn begin(claim: &Claim, window: Duration) -> Result<Option<Delivery>, Failure> {
     let row = sqlx::query!(
         r#"with due as (
              select invoice_id, begun,
@@ -97,19 +92,18 @@ pub async fn begin(
            set begun = true, attempts = attempts + 1,
                key_generation = key_generation + case when due.passed then 1 else 0 end,
                key_used_at = case when due.passed then now() else coalesce(key_used_at, now()) end,
-               days_until_due = coalesce(days_until_due, $5), updated_at = now()
+               updated_at = now()
            from due, provider_customer customer
            where delivery.invoice_id = due.invoice_id
              and customer.tenant_id = $1 and customer.provider = $2
            returning delivery.invoice_id, step as "step: Step", due.begun as again, key_generation,
-                     attempts, provider_invoice_id, days_until_due as "days_until_due!",
+                     attempts, provider_invoice_id,
                      extract(epoch from created_at)::bigint as "queued_at!",
                      customer.customer_id, customer.name, customer.email"#,
         claim.tenant,
         claim.provider.as_str(),
         claim.number,
         window.as_secs_f64(),
-        days_until_due,
     )
     .fetch_optional(&claim.db)
     .await?;
@@ -120,7 +114,6 @@ pub async fn begin(
         key_generation: row.key_generation,
         attempts: row.attempts,
         provider_invoice_id: row.provider_invoice_id,
-        days_until_due: row.days_until_due,
         queued_at: row.queued_at,
         customer_id: row.customer_id,
         customer_name: row.name,

@@ -85,8 +85,8 @@ impl Work<'_> {
         let invoice = match found {
             Some(invoice) => invoice,
             None => {
-                let to = (self.customer_id()?, self.delivery.days_until_due);
-                self.stripe.create_invoice(self.claim, self.bill, to, &self.key("create")).await?
+                let (customer, key) = (self.customer_id()?, self.key("create"));
+                self.stripe.create_invoice(self.claim, self.bill, customer, &key).await?
             }
         };
         let next = Some(if invoice.is("draft") { Step::Lines } else { Step::Compare });

@@ -38,7 +38,6 @@ const STOP_WITHIN: Duration = Duration::from_secs(10);
 pub struct Worker {
     db: PgPool,
     providers: Providers,
-    days_until_due: i32,
     /// How long a claim lasts: longer than a call.
     claim_lasts: Duration,
     stopping: watch::Receiver<bool>,
@@ -52,7 +51,7 @@ impl Worker {
     ) -> Result<Self, ClientError> {
         let providers = Providers::new(settings)?;
         let claim_lasts = settings.timeout * 2;
-        Ok(Self { db, providers, days_until_due: settings.days_until_due, claim_lasts, stopping })
+        Ok(Self { db, providers, claim_lasts, stopping })
     }
 
     /// Works until it is told to stop. A step that is under way then is ended, if that takes no longer
@@ -129,7 +128,7 @@ impl Worker {
             Kind::Chargebee => CHARGEBEE_KEY_WINDOW,
             Kind::Stripe | Kind::Manual => STRIPE_KEY_WINDOW,
         };
-        let Some(delivery) = outbox::begin(claim, window, self.days_until_due).await? else {
+        let Some(delivery) = outbox::begin(claim, window).await? else {
             return Ok(false);
         };
         let failure = match self.carry_out(claim, &delivery).await {

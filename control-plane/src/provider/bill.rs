@@ -22,6 +22,8 @@ pub struct Bill {
     /// In seconds since 1970.
     pub period_start: i64,
     pub period_end: i64,
+    /// How long there is to pay it, from when it was made.
+    pub days_until_due: i64,
     pub total_minor: i64,
     /// At most [`MAX_LINES`]; they add up to the total.
     pub lines: Vec<Line>,
@@ -50,6 +52,7 @@ impl Bill {
     pub async fn read(db: &PgPool, id: i64) -> Result<Self, Failure> {
         let row = sqlx::query!(
             r#"select number, tenant_id, tenant.name, currency, period_start, period_end,
+                      round(extract(epoch from due_at - invoice.created_at) / 86400)::bigint as "days_until_due!",
                       total_minor, deployment.name as deployment
                from invoice join tenant on tenant.id = tenant_id cross join deployment
                where invoice.id = $1"#,
@@ -87,6 +90,7 @@ impl Bill {
                 .map_err(|error| Refusal::found(error.to_string()))?,
             period_start: row.period_start.to_jiff().as_second(),
             period_end: row.period_end.to_jiff().as_second(),
+            days_until_due: row.days_until_due.max(0),
             total_minor: row.total_minor,
             lines,
         })

@@ -102,7 +102,7 @@ impl Chargebee {
         &self,
         claim: &Claim,
         bill: &Bill,
-        (customer, net_term_days): (&str, i32),
+        customer: &str,
         key: &str,
     ) -> Result<Invoice, Failure> {
         if bill.total_minor < 0 {
@@ -114,7 +114,7 @@ impl Chargebee {
             ("customer_id", customer),
             ("currency_code", bill.currency.as_str()),
             ("auto_collection", "off"),
-            ("net_term_days", &net_term_days.to_string()),
+            ("net_term_days", &bill.days_until_due.to_string()),
             ("po_number", &bill.reference),
         ]);
         let (mut charges, mut discounts) = (0, 0);
@@ -248,6 +248,11 @@ fn judge(answer: Answer) -> Result<Answer, Failure> {
         serde_json::from_slice(&answer.body).unwrap_or_default();
     let text = format!("Chargebee answered {status} {code}: {message}");
     Err(match status {
+        // It is the configuration that is wrong, not this invoice.
+        401 | 403 => Failure::Later {
+            text: format!("{text} — check WEIR_CHARGEBEE_API_KEY and what it may do"),
+            wait: None,
+        },
         429 | 503 => Failure::Later { text, wait: answer.retry_after() },
         409 if code != "invalid_state_for_request" => {
             Failure::Later { text, wait: answer.retry_after() }

@@ -15,7 +15,6 @@ pub const STRIPE_URL: &str = "https://api.stripe.com";
 pub struct Settings {
     pub stripe: Option<StripeSettings>,
     pub chargebee: Option<ChargebeeSettings>,
-    pub days_until_due: i32,
     /// How long a call may take.
     pub timeout: Duration,
 }
@@ -56,14 +55,12 @@ pub enum SettingsError {
 
 impl Settings {
     pub fn of(config: &Config) -> Result<Self, SettingsError> {
-        range("days_until_due", config.days_until_due, 0, 365, "0 to 365")?;
         range("provider_timeout_ms", config.provider_timeout_ms, 500, 120_000, "500 to 120000")?;
         range("stripe_calls_per_s", config.stripe_calls_per_s, 1, 1_000, "1 to 1000")?;
         range("chargebee_calls_per_s", config.chargebee_calls_per_s, 1, 1_000, "1 to 1000")?;
         Ok(Self {
             stripe: stripe(config)?,
             chargebee: chargebee(config)?,
-            days_until_due: i32::try_from(config.days_until_due).unwrap_or(i32::MAX),
             timeout: Duration::from_millis(config.provider_timeout_ms.into()),
         })
     }

@@ -129,7 +129,7 @@ impl Stripe {
         &self,
         claim: &Claim,
         bill: &Bill,
-        (customer, days_until_due): (&str, i32),
+        customer: &str,
         key: &str,
     ) -> Result<Invoice, Failure> {
         let params = pairs([
@@ -137,7 +137,7 @@ impl Stripe {
             ("currency", &bill.currency.as_str().to_lowercase()),
             ("auto_advance", "false"),
             ("collection_method", "send_invoice"),
-            ("days_until_due", &days_until_due.to_string()),
+            ("days_until_due", &bill.days_until_due.to_string()),
             ("pending_invoice_items_behavior", "exclude"),
             ("description", &bill.number),
             ("metadata[invoice_id]", &bill.reference),
@@ -309,7 +309,11 @@ fn judge(answer: Answer) -> Result<Answer, Failure> {
     let text = format!("Stripe answered {status} {}: {}", error.code, error.message);
     let later = || Failure::Later { text: text.clone(), wait: answer.retry_after() };
     Err(match (answer.header("stripe-should-retry"), status) {
-        // Whoever holds the key in flight decides what becomes of it.
+        // It is the configuration that is wrong, not this invoice.
+        (_, 401 | 403) => Failure::Later {
+            text: format!("{text} — check WEIR_STRIPE_API_KEY and what it may do"),
+            wait: None,
+        },
         (Some("true"), _) | (None, 409 | 424) | (_, 429) => later(),
         (_, 500..) => Failure::Burnt(text),
         (_, 400 | 409) if error.kind == "idempotency_error" => Failure::Burnt(text),

@@ -14,6 +14,7 @@ async fn any_fault_is_survived(call: &str) -> Result<()> {
     let faults = [
         Fault::TooMany(0),
         Fault::Conflict,
+        Fault::LockedOut,
         Fault::ErrorBefore,
         Fault::ErrorAfter,
         Fault::CutBefore,
