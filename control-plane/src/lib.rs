@@ -12,6 +12,8 @@
 //! | [`change`] | tells gateways which tenants changed |
 //! | [`terms`] | which plan version prices a tenant's usage from when |
 //! | [`invoice`] | closing billing periods and making their invoices |
+//! | [`provider`], [`delivery`] | Stripe and Chargebee, and getting each invoice there once |
+//! | `webhook` | what they say afterwards |
 //! | [`problem`], [`extract`] | errors as problem+json, and input that says what is wrong with it |
 //! | [`edge`] | the edge API, for gateways |
 //! | [`ledger`] | stores what gateways admitted, once each |
@@ -27,6 +29,7 @@ pub mod change;
 pub mod cli;
 pub mod config;
 pub mod database;
+pub mod delivery;
 pub mod edge;
 pub mod extract;
 pub mod health;
@@ -36,6 +39,8 @@ pub mod ledger;
 pub mod portal;
 pub mod print;
 pub mod problem;
+pub mod provider;
 pub mod server;
 pub mod telemetry;
 pub mod terms;
+mod webhook;

@@ -11,6 +11,9 @@ mod configuration;
 mod conservation;
 mod corrections;
 mod credit_notes;
+mod delivery;
+#[allow(dead_code, reason = "each test uses a part of it")]
+mod fake;
 mod fleet;
 mod gateway;
 #[allow(dead_code, reason = "each test uses a part of it")]

@@ -10,6 +10,7 @@ pub mod api_keys;
 pub mod buckets;
 pub mod corrections;
 pub mod credit_notes;
+pub mod deliveries;
 pub mod document;
 pub mod input;
 pub mod invoice_settings;
@@ -18,6 +19,7 @@ pub mod negotiation;
 pub mod page;
 pub mod plan_parts;
 pub mod plans;
+pub mod tenant_provider;
 pub mod tenants;
 pub mod usage;
 
@@ -48,6 +50,7 @@ fn resources() -> OpenApiRouter<App> {
         .merge(invoices::router())
         .merge(credit_notes::router())
         .merge(invoice_settings::router())
+        .merge(deliveries::router())
         .merge(usage::router())
         .merge(corrections::router())
         .merge(buckets::router())
