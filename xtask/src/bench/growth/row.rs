@@ -37,6 +37,11 @@ impl Among {
         Self { zipf: true, ..self }
     }
 
+    fn target(self, envoy: &Gateway, turns: Vec<u32>) -> Target {
+        let tenants = (0..self.tenants).map(|number| format!("{}-{number}", self.plan));
+        Target::among(envoy.port(), tenants, turns, 200)
+    }
+
     /// The same ones each time.
     fn turns(self) -> Vec<u32> {
         let mut random = StdRng::seed_from_u64(u64::from(self.tenants));
@@ -55,14 +60,39 @@ impl Among {
     }
 }
 
-pub(super) struct Row {
-    pub(super) name: &'static str,
-    pub(super) explained: &'static str,
-    clients: Clients,
-    gateway: usize,
+/// A gateway that each of its tenants has asked once.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct WarmGateway {
+    /// Where it stands in the stack.
+    index: usize,
     workers: u32,
     started_bytes: u64,
     pub(super) resident_bytes: u64,
+}
+
+impl WarmGateway {
+    /// Warms the newest gateway of the stack up.
+    pub(super) async fn new(stack: &Stack, among: &Among, workers: u32) -> Result<Self> {
+        let index = stack.gateways.len() - 1;
+        let envoy = &stack.gateways[index];
+        let started_bytes = envoy.resident_bytes()?;
+        let each = among.target(envoy, (0..among.tenants).collect());
+        each.connect(CLIENTS).await?.send(u64::from(among.tenants).max(20_000)).await?;
+        Ok(Self { index, workers, started_bytes, resident_bytes: envoy.resident_bytes()? })
+    }
+
+    /// What it took more since it started, per worker.
+    pub(super) fn grown_bytes(&self) -> f64 {
+        self.resident_bytes.saturating_sub(self.started_bytes) as f64 / f64::from(self.workers)
+    }
+}
+
+pub(super) struct Row {
+    pub(super) name: &'static str,
+    pub(super) explained: &'static str,
+    among: Among,
+    gateway: WarmGateway,
+    clients: Clients,
     /// CPU µs per request, one per round: of the gateway, and of all that it asks.
     gateway_us: Vec<f64>,
     rest_us: Vec<f64>,
@@ -80,32 +110,19 @@ struct Counts {
 }
 
 impl Row {
-    /// Lets each tenant ask once, so that all are known.
     pub(super) async fn new(
         stack: &Stack,
-        gateway: usize,
+        gateway: WarmGateway,
         (name, explained): (&'static str, &'static str),
-        among: &Among,
-        workers: u32,
+        among: Among,
     ) -> Result<Self> {
-        let envoy = &stack.gateways[gateway];
-        let tenants = || (0..among.tenants).map(|number| format!("{}-{number}", among.plan));
-        let started_bytes = envoy.resident_bytes()?;
-        let each = Target::among(envoy.port(), tenants(), (0..among.tenants).collect(), 200);
-        let asks = u64::from(among.tenants).max(20_000);
-        each.connect(CLIENTS).await?.send(asks).await.context(name)?;
-        let resident_bytes = envoy.resident_bytes()?;
-        let target = Target::among(envoy.port(), tenants(), among.turns(), 200);
-        let mut clients = target.connect(CLIENTS).await?;
-        clients.send(1_000).await.context(name)?;
+        let target = among.target(&stack.gateways[gateway.index], among.turns());
         Ok(Self {
             name,
             explained,
-            clients,
+            among,
             gateway,
-            workers,
-            started_bytes,
-            resident_bytes,
+            clients: target.connect(CLIENTS).await?,
             gateway_us: Vec::new(),
             rest_us: Vec::new(),
             requests: 0.0,
@@ -114,8 +131,16 @@ impl Row {
         })
     }
 
+    pub(super) fn gateway(&self) -> WarmGateway {
+        self.gateway
+    }
+
+    pub(super) fn has_tenants_of(&self, among: &Among) -> bool {
+        (self.among.plan, self.among.tenants) == (among.plan, among.tenants)
+    }
+
     pub(super) async fn measure(&mut self, stack: &Stack, requests: u64) -> Result<()> {
-        let gateway = &stack.gateways[self.gateway];
+        let gateway = &stack.gateways[self.gateway.index];
         // What ended while the others had their turn is not measured.
         self.clients.send(requests / 2).await?;
         let before = Counts::of(stack, gateway).await?;
@@ -140,11 +165,6 @@ impl Row {
         Spread::of(&self.rest_us)
     }
 
-    /// What the gateway took more since it started, per worker.
-    pub(super) fn grown_bytes(&self) -> f64 {
-        self.resident_bytes.saturating_sub(self.started_bytes) as f64 / f64::from(self.workers)
-    }
-
     /// Calls to the control plane.
     pub(super) fn calls_per_1000(&self) -> f64 {
         self.calls * 1_000.0 / self.requests
@@ -159,7 +179,7 @@ impl Row {
         json!({
             "cpu_us": self.gateway_us().median,
             "control_plane_cpu_us": self.rest_us().median,
-            "resident_bytes": self.resident_bytes,
+            "resident_bytes": self.gateway.resident_bytes,
             "calls_per_1000": self.calls_per_1000(),
             "redis_per_1000": self.redis_per_1000(),
         })
