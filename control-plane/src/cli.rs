@@ -11,7 +11,11 @@ use crate::{
     admin::input::Name,
     config::Config,
     database,
-    invoice::{self, credit, run::Summary},
+    invoice::{
+        self,
+        credit::{self, Usage},
+        run::Summary,
+    },
     server, telemetry,
 };
 
@@ -60,13 +64,16 @@ enum InvoiceCommand {
     },
     /// Void an invoice that is not paid: a credit note takes off what is left of it.
     ///
-    /// Its usage stays billed, and is not charged again.
+    /// Its usage is not charged again, unless it is to be billed again.
     Void {
         /// Such as INV-000042.
         number: String,
         /// Stands on the credit note.
         #[arg(long, value_name = "TEXT", value_parser = reason)]
         reason: String,
+        /// Open the period again: the next run makes its invoice anew. For the tenant's last one only.
+        #[arg(long)]
+        rebill: bool,
     },
 }
 
@@ -91,10 +98,11 @@ impl Cli {
                 let db = database::connect(&config).await?;
                 invoice_run(&db, tenant.as_ref(), as_of).await?;
             }
-            Command::Invoice(InvoiceCommand::Void { number, reason }) => {
+            Command::Invoice(InvoiceCommand::Void { number, reason, rebill }) => {
                 let db = database::connect(&config).await?;
                 let id = credit::numbered(&db, &number).await?;
-                credit::void(&db, id, &reason).await?;
+                let usage = if rebill { Usage::Rebilled } else { Usage::Forgiven };
+                credit::void(&db, id, &reason, usage).await?;
                 println!("{number} is void.");
             }
         }

@@ -73,7 +73,8 @@ async fn after_the_end_only_usage_is_billed_and_only_where_there_is_some() -> Re
     assert_eq!(running, "0 invoices made for 1 tenant.\n");
     let as_of = "2025-05-15T00:00:00Z";
     let (one, two) = tokio::join!(run(&fleet, as_of), run(&fleet, as_of));
-    (one?, two?);
+    one?;
+    two?;
     let made = invoices(&fleet, "acme").await?;
     assert_eq!(made.len(), 3, "{made:?}");
     assert_eq!(amounts(&made[2]), ["0.25", "0.30", "0.55"]);

@@ -27,6 +27,7 @@ mod portal;
 mod pricing;
 mod printing;
 mod readme;
+mod rebilling;
 mod repository;
 mod shipped_files;
 mod smoke;

@@ -22,7 +22,7 @@ use crate::{
     extract::{JsonBody, Path, Query},
     invoice::{
         Invoice,
-        credit::{self, CreditNote, Filter},
+        credit::{self, CreditNote, Filter, Usage},
     },
     print,
     problem::ApiError,
@@ -71,6 +71,10 @@ struct CreditNoteCreate {
 struct InvoiceVoid {
     #[schema(value_type = String, min_length = 1, max_length = 200)]
     reason: Name,
+    /// Whether the next run bills the period again; only for the tenant's last invoice. Otherwise its
+    /// usage is not charged again.
+    #[serde(default)]
+    rebill: bool,
 }
 
 /// All credit notes, newest first.
@@ -120,21 +124,24 @@ async fn create(
     Ok((StatusCode::CREATED, Json(found(&app, id).await?)))
 }
 
-/// Voids an invoice that is not paid: a credit note takes off what is left of it. Its usage stays
-/// billed, and is not charged again.
+/// Voids an invoice that is not paid: a credit note takes off what is left of it.
 #[utoipa::path(
     post, path = "/invoices/{invoice}/void", tag = "invoices",
     params(("invoice" = i64, Path)), request_body = InvoiceVoid,
-    responses((status = 200, body = Invoice, description = "It is void, now or since before."), (status = 409, body = crate::problem::Problem, content_type = "application/problem+json", description = "The invoice is paid.")),
+    responses((status = 200, body = Invoice, description = "It is void, now or since before."), (status = 409, body = crate::problem::Problem, content_type = "application/problem+json", description = "The invoice is paid, or it is not the last one and is to be billed again.")),
 )]
 async fn void(
     State(app): State<App>,
     Path(invoice): Path<i64>,
     JsonBody(why): JsonBody<InvoiceVoid>,
 ) -> Result<Json<Invoice>, ApiError> {
-    credit::void(&app.db, invoice, why.reason.as_str()).await?;
-    tracing::info!(invoice, "an invoice was voided by an operator");
+    credit::void(&app.db, invoice, why.reason.as_str(), usage(why.rebill)).await?;
+    tracing::info!(invoice, rebill = why.rebill, "an invoice was voided by an operator");
     Ok(Json(stored(&app, invoice).await?))
+}
+
+fn usage(rebill: bool) -> Usage {
+    if rebill { Usage::Rebilled } else { Usage::Forgiven }
 }
 
 async fn found(app: &App, id: i64) -> Result<CreditNote, ApiError> {

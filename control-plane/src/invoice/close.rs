@@ -1,7 +1,7 @@
 //! Closing billing periods. Each is closed in a transaction that holds the tenant's row, so that several
 //! runs at once make each invoice once, and one that is killed leaves whole invoices behind.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 use jiff::Timestamp;
 use sqlx::{PgConnection, PgPool};
@@ -96,8 +96,8 @@ pub(super) struct Closed {
     pub(super) of: u64,
 }
 
-/// Closes the periods of `drafts`, which were read before, unless somebody else has closed one of the
-/// tenant's since: that draft is out of date, and dropped.
+/// Closes the periods of `drafts`, which were read before, unless somebody else has closed or reopened one
+/// of the tenant's since: that draft is out of date, and dropped.
 pub(super) async fn close_drawn_up(
     db: PgPool,
     mut drafts: Vec<Draft>,
@@ -106,21 +106,23 @@ pub(super) async fn close_drawn_up(
     let of = drafts.len() as u64;
     let mut tx = db.begin().await?;
     let tenants: Vec<String> = drafts.iter().map(|draft| draft.due.tenant.to_string()).collect();
-    let starts: Vec<_> =
-        drafts.iter().map(|draft| period::to_sql(draft.due.period.start())).collect();
     period::lock_all(&mut tx, &tenants).await?;
-    // Whoever closes a period of a tenant begins with the first that is open.
-    let closed = sqlx::query_scalar!(
-        "select tenant_id from invoice join unnest($1::text[], $2::timestamptz[])
-                                            as given (tenant_id, period_start)
-           using (tenant_id, period_start)",
+    let last = sqlx::query!(
+        r#"select tenant.id, last.id as "last?"
+           from tenant left join lateral (
+             select id from invoice where tenant_id = tenant.id and not rebilled
+             order by period_start desc limit 1
+           ) last on true
+           where tenant.id = any($1)"#,
         &tenants,
-        &starts as _,
     )
     .fetch_all(&mut *tx)
     .await?;
-    let closed: HashSet<String> = closed.into_iter().collect();
-    drafts.retain(|draft| !draft.is_nothing() && !closed.contains(draft.due.tenant.as_str()));
+    let last: HashMap<String, Option<i64>> =
+        last.into_iter().map(|row| (row.id, row.last)).collect();
+    drafts.retain(|draft| {
+        !draft.is_nothing() && last.get(draft.due.tenant.as_str()) == Some(&draft.due.last)
+    });
     let made = store::store(&mut tx, &drafts, read_at).await?.len() as u64;
     tx.commit().await?;
     Ok(Closed { made, of })

@@ -40,21 +40,46 @@ pub struct Filter<'a> {
     pub id: Option<i64>,
 }
 
+/// What becomes of the usage that a void invoice billed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Usage {
+    /// It is not charged again.
+    Forgiven,
+    /// The invoice's period is open again, and the next run bills it, with all that the invoice billed
+    /// for earlier periods.
+    Rebilled,
+}
+
 /// An invoice whose row is held.
 struct Held {
+    tenant: String,
     state: InvoiceState,
+    rebilled: bool,
     name: String,
     /// What no credit note has taken off.
     left: Money,
 }
 
-/// Voids an invoice: a credit note takes off what is left of it. Its usage stays billed. One that is
-/// void already stays as it is.
-pub async fn void(db: &PgPool, invoice: i64, reason: &str) -> Result<(), Error> {
+/// Voids an invoice: a credit note takes off what is left of it. One that is void already stays as it is.
+/// Only the tenant's last one can be billed again: periods follow each other.
+pub async fn void(db: &PgPool, invoice: i64, reason: &str, usage: Usage) -> Result<(), Error> {
     let mut tx = db.begin().await?;
-    let Held { state, name, .. } = hold(&mut tx, invoice).await?;
+    // Before the invoice, as by those who make one.
+    sqlx::query!(
+        "select id from tenant where id = (select tenant_id from invoice where id = $1)
+         for no key update",
+        invoice,
+    )
+    .fetch_optional(&mut *tx)
+    .await?;
+    let Held { tenant, state, rebilled, name, .. } = hold(&mut tx, invoice).await?;
+    let rebill = usage == Usage::Rebilled;
     match state {
-        InvoiceState::Void => return Ok(()),
+        InvoiceState::Void if rebill == rebilled => return Ok(()),
+        InvoiceState::Void => {
+            let is = if rebilled { "and billed again" } else { "and its usage is forgiven" };
+            return Err(Error::Refused(format!("{name} is void already, {is}")));
+        }
         InvoiceState::Paid => {
             return Err(Error::Refused(format!(
                 "{name} is paid, so it can't be void; make a credit note for what you give back"
@@ -62,15 +87,52 @@ pub async fn void(db: &PgPool, invoice: i64, reason: &str) -> Result<(), Error> 
         }
         InvoiceState::Draft | InvoiceState::Grace | InvoiceState::Final | InvoiceState::Sent => {}
     }
+    if rebill {
+        reopen(&mut tx, invoice, &tenant, &name).await?;
+    }
     sqlx::query!(
-        "update invoice set state = $2, void_reason = $3 where id = $1",
+        "update invoice set state = $2, void_reason = $3, rebilled = $4 where id = $1",
         invoice,
         InvoiceState::Void as _,
         reason,
+        rebill,
     )
     .execute(&mut *tx)
     .await?;
     tx.commit().await?;
+    Ok(())
+}
+
+/// Makes sure that no period follows that of the invoice, and has the next run look again at what it
+/// billed for earlier ones.
+async fn reopen(
+    tx: &mut PgConnection,
+    invoice: i64,
+    tenant: &str,
+    name: &str,
+) -> Result<(), Error> {
+    let last = sqlx::query!(
+        "select id, number from invoice where tenant_id = $1 and not rebilled
+         order by period_start desc limit 1",
+        tenant,
+    )
+    .fetch_one(&mut *tx)
+    .await?;
+    if last.id != invoice {
+        return Err(Error::Refused(format!(
+            "{name} is not the last invoice of {tenant}, so it can't be billed again; void {} first, to be billed again",
+            last.number.unwrap_or_else(|| format!("the invoice with id {}", last.id))
+        )));
+    }
+    sqlx::query!(
+        "insert into usage_late (tenant_id, quarter)
+         select distinct $2, starts_at from invoice_quantity
+         where invoice_id = $1 and period_invoice_id <> $1",
+        invoice,
+        tenant,
+    )
+    .execute(tx)
+    .await?;
     Ok(())
 }
 
@@ -82,7 +144,7 @@ pub async fn credit(
     reason: &str,
 ) -> Result<i64, Error> {
     let mut tx = db.begin().await?;
-    let Held { state, name, left } = hold(&mut tx, invoice).await?;
+    let Held { state, name, left, .. } = hold(&mut tx, invoice).await?;
     if state == InvoiceState::Void {
         return Err(Error::Refused(format!("{name} is void: nothing of it is left to credit")));
     }
@@ -127,7 +189,7 @@ async fn hold(tx: &mut PgConnection, invoice: i64) -> Result<Held, Error> {
         .await?
         .ok_or_else(|| Error::NoInvoice(invoice.to_string()))?;
     let row = sqlx::query!(
-        r#"select state as "state: InvoiceState", number, currency,
+        r#"select tenant_id, state as "state: InvoiceState", rebilled, number, currency,
                   (total_minor - (select coalesce(sum(amount_minor), 0) from credit_note
                                   where invoice_id = invoice.id))::bigint as "left_minor!"
            from invoice where id = $1"#,
@@ -137,7 +199,9 @@ async fn hold(tx: &mut PgConnection, invoice: i64) -> Result<Held, Error> {
     .await?;
     let currency = Currency::new(&row.currency).map_err(Error::stored)?;
     Ok(Held {
+        tenant: row.tenant_id,
         state: row.state,
+        rebilled: row.rebilled,
         name: row.number.unwrap_or_else(|| format!("the invoice with id {invoice}")),
         left: Money::new(row.left_minor, currency),
     })

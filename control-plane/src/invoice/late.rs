@@ -121,14 +121,15 @@ async fn suspects(
            from unnest($2::text[]) as given (tenant_id)
            cross join lateral (
              select period_end, usage_read_at from invoice
-             where tenant_id = given.tenant_id order by period_start desc limit 1
+             where tenant_id = given.tenant_id and not rebilled
+             order by period_start desc limit 1
            ) last
            join usage_rollup rollup
              on rollup.tenant_id = given.tenant_id
             and quarter >= usage_read_at - interval '20 minutes' and quarter < period_end
          )
          select id, tenant_id from invoice
-         where exists (
+         where not rebilled and exists (
            select from since where since.tenant_id = invoice.tenant_id
              and quarter >= period_start and quarter < period_end)
          order by period_start, id",
@@ -161,7 +162,8 @@ async fn differences(
               and rollup.quarter >= stretch.starts_at and rollup.quarter < stretch.ends_at
              union all
              select period_invoice_id, starts_at, meter, model, -tokens, -requests
-             from invoice_quantity where period_invoice_id = any($1)
+             from invoice_quantity join invoice on invoice.id = invoice_id
+             where period_invoice_id = any($1) and not rebilled
            )
            select invoice_id as "invoice_id!", starts_at as "starts_at!", meter as "meter!",
                   model as "model!", sum(tokens) as "tokens!", sum(requests) as "requests!"
@@ -184,7 +186,8 @@ async fn billed(
         SumRow,
         r#"select period_invoice_id as invoice_id, starts_at, meter, model,
                   sum(tokens) as "tokens!", sum(requests) as "requests!"
-           from invoice_quantity where period_invoice_id = any($1)
+           from invoice_quantity join invoice on invoice.id = invoice_id
+           where period_invoice_id = any($1) and not rebilled
            group by period_invoice_id, starts_at, meter, model"#,
         invoices,
     )

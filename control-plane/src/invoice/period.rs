@@ -20,6 +20,8 @@ pub struct OpenPeriod {
     zone: TimeZone,
     zone_name: String,
     is_settled: bool,
+    /// The invoice of the period before it.
+    last: Option<i64>,
     /// From when the tenant is gone.
     closed_at: Option<Quarter>,
 }
@@ -34,6 +36,8 @@ pub(super) struct Due {
     /// Whether all usage of the closed periods that came since is in `usage_late`: their last invoice
     /// was made long enough after their end.
     pub(super) is_settled: bool,
+    /// The tenant's last invoice: while it is that, nobody has closed or reopened a period.
+    pub(super) last: Option<i64>,
     /// Whether the tenant was gone before it: then only usage is charged, and nothing makes no invoice.
     pub(super) is_after_close: bool,
 }
@@ -86,11 +90,11 @@ pub(super) async fn open_after(
 ) -> Result<Vec<(String, Result<OpenPeriod, Error>)>, Error> {
     let rows = sqlx::query!(
         r#"select tenant.id, tenant.time_zone, tenant.created_at, tenant.closed_at,
-                  last.period_end as "period_end?", last.time_zone as "opened_in?",
+                  last.id as "last?", last.period_end as "period_end?", last.time_zone as "opened_in?",
                   coalesce(last.usage_read_at >= last.period_end + interval '5 minutes', true) as "is_settled!"
            from tenant left join lateral (
-             select period_end, time_zone, usage_read_at from invoice
-             where tenant_id = tenant.id order by period_start desc limit 1
+             select id, period_end, time_zone, usage_read_at from invoice
+             where tenant_id = tenant.id and not rebilled order by period_start desc limit 1
            ) last on true
            where ($1::text is null or tenant.id = $1) and tenant.id > $2
            order by tenant.id limit $3"#,
@@ -114,6 +118,7 @@ pub(super) async fn open_after(
                     zone,
                     zone_name: row.time_zone,
                     is_settled: row.is_settled,
+                    last: row.last,
                     closed_at: row.closed_at.map(|at| Quarter::containing(at.to_jiff())),
                 })
             };
@@ -163,9 +168,14 @@ impl OpenPeriod {
 
     /// `period`, or another end of it, as what is to be drawn up for `tenant`.
     pub(super) fn due(&self, tenant: TenantId, period: BillingPeriod) -> Due {
-        let time_zone = self.zone_name.clone();
-        let is_after_close = self.is_after_close();
-        Due { tenant, period, time_zone, is_settled: self.is_settled, is_after_close }
+        Due {
+            tenant,
+            period,
+            time_zone: self.zone_name.clone(),
+            is_settled: self.is_settled,
+            last: self.last,
+            is_after_close: self.is_after_close(),
+        }
     }
 
     /// The one after `period`.

@@ -65,7 +65,7 @@ pub async fn list_in(
 ) -> Result<Vec<Invoice>, Error> {
     let rows = sqlx::query!(
         r#"select id, number, tenant_id, state as "state: InvoiceState", currency,
-                  period_start, period_end, total_minor, void_reason, created_at,
+                  period_start, period_end, total_minor, void_reason, rebilled, created_at,
                   (select coalesce(sum(amount_minor), 0) from credit_note
                    where invoice_id = invoice.id)::bigint as "credited_minor!"
            from invoice
@@ -101,6 +101,7 @@ pub async fn list_in(
                 total: Money::new(row.total_minor, currency).decimal(),
                 credited: Money::new(row.credited_minor, currency).decimal(),
                 void_reason: row.void_reason,
+                rebilled: row.rebilled,
                 unpriced: Vec::new(),
                 created_at: Some(row.created_at.to_jiff()),
             })

@@ -55,6 +55,8 @@ pub struct Invoice {
     /// Why it is void, where somebody said so.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub void_reason: Option<String>,
+    /// Whether it is void, and another invoice bills its period anew.
+    pub rebilled: bool,
     /// Usage that no price charges. In a draft only.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub unpriced: Vec<Unpriced>,
@@ -301,6 +303,7 @@ pub(super) fn of_draft(tenant: &TenantId, draft: &Draft) -> Invoice {
         total: invoice.total.decimal(),
         credited: Money::zero(invoice.total.currency()).decimal(),
         void_reason: None,
+        rebilled: false,
         unpriced: unpriced.collect(),
         created_at: None,
     }

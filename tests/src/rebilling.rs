@@ -1,0 +1,118 @@
+//! Invoices that are void and billed again: their periods get new ones, and all usage is charged once.
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+
+use crate::{
+    harness::*,
+    invoices::{amounts, invoices, run, start, tenant_since, use_tokens},
+};
+
+const MARCH: &str = "2025-03-01T00:00:00Z";
+
+/// A Weir with two invoices at 0.01 per token: 1.00 for January, and 0.50 for February with 0.10 that
+/// January got late.
+async fn invoiced() -> Result<Fleet> {
+    let fleet = start().await?;
+    let plan = json!({ "currency": "USD", "prices": [per_unit("0.01")] });
+    tenant_since(&fleet, "acme", "2025-01-01T00:00:00Z", plan, "UTC").await?;
+    use_tokens(&fleet, "acme", "2025-01-20T10:00:00Z", 100).await?;
+    run(&fleet, "2025-02-01T00:00:00Z").await?;
+    use_tokens(&fleet, "acme", "2025-01-20T10:00:00Z", 10).await?;
+    use_tokens(&fleet, "acme", "2025-02-20T10:00:00Z", 50).await?;
+    run(&fleet, MARCH).await?;
+    Ok(fleet)
+}
+
+/// Voids the invoice with this number.
+async fn void(fleet: &Fleet, number: &str, rebill: bool) -> Result<Answer> {
+    let page = fleet.admin.get("/invoices?limit=500").await?.ok()?;
+    let all = page["items"].as_array().context("items")?;
+    let invoice =
+        all.iter().find(|invoice| invoice["number"] == number).context("no such number")?;
+    let body = json!({ "reason": "Wrong usage", "rebill": rebill });
+    fleet.admin.post(&format!("/invoices/{}/void", invoice["id"]), &body).await
+}
+
+/// Number, month and amounts of those that count, by period.
+async fn standing(fleet: &Fleet) -> Result<Vec<String>> {
+    let mut all = invoices(fleet, "acme").await?;
+    all.sort_by_key(|invoice| invoice["period_start"].to_string());
+    let text = |invoice: &Value| {
+        let [number, start] =
+            ["number", "period_start"].map(|field| invoice[field].as_str().unwrap_or_default());
+        format!("{number} {} {}", &start[5..7], amounts(invoice).join(" "))
+    };
+    Ok(all.iter().map(text).collect())
+}
+
+/// The last invoice is billed again with what was corrected since and with what it had billed for an
+/// earlier period, and then the one before it. Nothing is lost or charged twice.
+#[tokio::test]
+async fn periods_are_billed_again_newest_first() -> Result<()> {
+    let fleet = invoiced().await?;
+    let first = ["INV-000001 01 1.00 1.00", "INV-000002 02 0.50 0.10 0.60"];
+    assert_eq!(standing(&fleet).await?, first);
+    let older = void(&fleet, "INV-000001", true).await?;
+    assert!(older.status == 409 && older.body.contains("void INV-000002 first"), "{}", older.body);
+
+    let entries = json!([{ "quarter": "2025-02-20T10:00:00Z", "tokens": -20 }]);
+    let correction = json!({ "reason": "Bug 7", "entries": entries });
+    fleet.admin.put("/tenants/acme/usage-corrections/bug-7", &correction).await?.ok()?;
+    let voided = void(&fleet, "INV-000002", true).await?.ok()?;
+    assert_eq!(
+        (&voided["state"], &voided["rebilled"], &voided["credited"]),
+        (&json!("void"), &json!(true), &json!("0.60")),
+    );
+    let again = void(&fleet, "INV-000002", false).await?;
+    assert!(again.status == 409 && again.body.contains("billed again"), "{}", again.body);
+    run(&fleet, MARCH).await?;
+    assert_eq!(standing(&fleet).await?, [first[0], "INV-000003 02 0.30 0.10 0.40"]);
+
+    let rebill = ["invoice", "void", "INV-000003", "--reason", "x", "--rebill"];
+    assert!(fleet.stack.weir(&rebill).await?.status.success());
+    void(&fleet, "INV-000001", true).await?.ok()?;
+    // The period that is open is the first one again.
+    run(&fleet, "2025-02-01T00:00:00Z").await?;
+    assert_eq!(standing(&fleet).await?, ["INV-000004 01 1.10 1.10"]);
+    let one = ["invoice", "run", "--tenant", "acme", "--as-of", MARCH];
+    assert!(fleet.stack.weir(&one).await?.status.success());
+    let last = ["INV-000004 01 1.10 1.10", "INV-000005 02 0.30 0.30"];
+    assert_eq!(standing(&fleet).await?, last);
+
+    // One whose usage is forgiven closes its period for good.
+    void(&fleet, "INV-000005", false).await?.ok()?;
+    assert_eq!(void(&fleet, "INV-000005", true).await?.status, 409);
+    assert_eq!(void(&fleet, "INV-000004", true).await?.status, 409);
+    assert_eq!(run(&fleet, MARCH).await?, "0 invoices made for 1 tenant.\n");
+    Ok(())
+}
+
+/// Invoices that are void while runs are under way: each period ends up with one that counts.
+#[tokio::test]
+async fn runs_at_the_same_time_bill_each_period_once() -> Result<()> {
+    let fleet = invoiced().await?;
+    let (mut month, mut rounds) = (3, 0);
+    while rounds < 4 {
+        let as_of = format!("2025-{:02}-01T00:00:00Z", month + 1);
+        let newest = standing(&fleet).await?.pop().context("no invoice")?;
+        let number = newest.split(' ').next().context("number")?;
+        let (voided, one, two) =
+            tokio::join!(void(&fleet, number, true), run(&fleet, &as_of), run(&fleet, &as_of));
+        one?;
+        two?;
+        // Where a run was first, it is not the last one any more.
+        let status = voided?.status;
+        ensure!([200, 409].contains(&status), "{status}");
+        run(&fleet, &as_of).await?;
+        (month, rounds) = (month + 1, rounds + 1);
+    }
+    let sql = "select count(*), count(distinct period_start), sum(total_minor),
+                      bool_and(period_start = coalesce(before, period_start))
+               from (select *, lag(period_end) over (order by period_start) as before
+                     from invoice where not rebilled) counting";
+    assert_eq!(fleet.stack.database.query(sql).await?.trim(), "6|6|160|t");
+    let sql = "select count(*) = max(substr(number, 5)::int) from invoice";
+    assert_eq!(fleet.stack.database.query(sql).await?.trim(), "t", "numbers have gaps");
+    Ok(())
+}
