@@ -1,7 +1,7 @@
 //! The rim: what Envoy tells a VM of its configuration, the time and its calls, handed to the
 //! [`Worker`]. Requests come in by [`crate::streams`].
 
-use std::{cell::RefCell, rc::Rc};
+use std::{cell::RefCell, rc::Rc, time::Duration};
 
 use proxy_wasm::{
     hostcalls,
@@ -37,9 +37,15 @@ impl Root {
     /// Nothing is asked of a worker that has ended.
     fn drop_ended(&self) {
         if self.worker.borrow().as_ref().is_some_and(|worker| worker.ending == Ending::Ended) {
-            self.worker.replace(None);
-            streams::leave(self.id);
+            self.leave();
         }
+    }
+
+    /// Envoy goes on calling `on_tick` of a root context that is gone, so that is ended too.
+    fn leave(&self) {
+        self.worker.replace(None);
+        streams::leave(self.id);
+        host::set_tick(Duration::ZERO);
     }
 }
 
@@ -51,7 +57,7 @@ impl RootContext for Root {
                 let mut worker = Worker::new(config, self.id);
                 // The first tick is the place to start: this VM may be one that only checks the
                 // configuration.
-                worker.set_tick(std::time::Duration::from_millis(1));
+                worker.set_tick(Duration::from_millis(1));
                 self.worker.replace(Some(worker));
                 true
             }
@@ -103,8 +109,7 @@ impl Context for Root {
         let done =
             self.worker.borrow_mut().as_mut().is_none_or(|worker| worker.on_done(host::now_ns()));
         if done {
-            self.worker.replace(None);
-            streams::leave(self.id);
+            self.leave();
         }
         done
     }

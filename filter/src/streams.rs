@@ -2,10 +2,7 @@
 //! [`end`]. A request has no object of its own: what must be known of one that waits, or whose answer
 //! is to say something, is kept by its worker under its number.
 
-use std::{
-    cell::{Cell, RefCell},
-    rc::Rc,
-};
+use std::{cell::RefCell, rc::Rc};
 
 use proxy_wasm::{
     hostcalls,
@@ -27,8 +24,10 @@ use crate::{
 thread_local! {
     /// The workers of this VM: one per plugin configuration, so mostly one.
     static WORKERS: RefCell<Vec<(u32, Shared)>> = const { RefCell::new(Vec::new()) };
-    /// The request that began last, and the root context whose worker decides over it.
-    static NEWEST: Cell<(u32, u32)> = const { Cell::new((0, 0)) };
+    /// Requests that have begun and not shown their headers yet, with the root context whose worker
+    /// decides over them. Envoy shows them at once; but where one filter of this VM stands behind
+    /// another, what it does in between may begin a second one.
+    static BEGUN: RefCell<Vec<(u32, u32)>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Requests under the root context `root` are decided over by `worker`.
@@ -46,15 +45,23 @@ pub fn is_root(context: u32) -> bool {
     WORKERS.with_borrow(|workers| workers.iter().any(|(root, _)| *root == context))
 }
 
-/// The request `context` came in under the root context `root`. Envoy says so right before its headers.
+/// The request `context` came in under the root context `root`.
 pub fn begin(context: u32, root: u32) {
-    NEWEST.set((context, root));
+    BEGUN.with_borrow_mut(|begun| begun.push((context, root)));
+}
+
+/// Takes out under which root context the request began.
+fn root_of(context: u32) -> Option<u32> {
+    BEGUN.with_borrow_mut(|begun| {
+        let place = begun.iter().position(|(newest, _)| *newest == context)?;
+        Some(begun.swap_remove(place).1)
+    })
 }
 
 pub fn on_request_headers(context: u32) -> Action {
-    let (newest, root) = NEWEST.get();
+    let root = root_of(context);
     WORKERS.with_borrow(|workers| {
-        let worker = workers.iter().find(|(id, _)| *id == root && newest == context);
+        let worker = workers.iter().find(|(id, _)| Some(*id) == root);
         let mut worker = worker.and_then(|(_, worker)| worker.try_borrow_mut().ok());
         match worker.as_mut().and_then(|worker| worker.as_mut()) {
             Some(worker) => decide(worker, context),
@@ -115,6 +122,8 @@ pub fn on_response_headers(context: u32) {
 
 /// The request `context` is gone: answered, or its client left.
 pub fn end(context: u32) {
+    // It may have had no headers.
+    root_of(context);
     each_worker(|worker| worker.forget_request(context));
 }
 

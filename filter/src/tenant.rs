@@ -218,7 +218,6 @@ impl Tenant {
         self.clock_offset_ns = drawn.clock_offset_ns;
         self.fast_until_ns = 0;
         self.told = None;
-        self.limits = None;
     }
 
     /// The lease that the slice is of was renewed. Its end comes with the clock that says what time

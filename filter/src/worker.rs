@@ -272,6 +272,8 @@ impl Worker {
         tenant.hold(drawn);
         if self.config.rate_limit_fields == RateLimitFields::Always {
             tenant.see_limits(slot);
+        } else {
+            tenant.limits = None;
         }
         if tenant.take(cost, now_ns, &mut self.usage) { Draw::Took } else { Draw::Empty }
     }

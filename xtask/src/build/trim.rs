@@ -8,7 +8,13 @@ use walrus::{ExportId, Module, passes};
 
 /// Callbacks of `filter/src/exports.rs`, which take the place of the SDK's: `weir_on_done` becomes
 /// `proxy_on_done`.
-const OWN: &str = "weir_";
+const OWN: [&str; 4] = [
+    "weir_on_context_create",
+    "weir_on_request_headers",
+    "weir_on_response_headers",
+    "weir_on_done",
+];
+const PREFIX: &str = "weir_";
 const ABI: &str = "proxy_";
 
 /// Callbacks of the SDK that stay, all of them for root contexts.
@@ -23,30 +29,25 @@ const KEPT: [&str; 5] = [
 pub(super) fn trim(linked: &Path, trimmed: &Path) -> Result<()> {
     let mut module = Module::from_file(linked)
         .with_context(|| format!("{} is no wasm module", linked.display()))?;
-    let callbacks: Vec<(ExportId, String)> = module
+    let callbacks: Vec<ExportId> = module
         .exports
         .iter()
         .filter(|export| {
             export.name.starts_with("proxy_on_") && !KEPT.contains(&export.name.as_str())
         })
-        .map(|export| (export.id(), export.name.clone()))
+        .map(|export| export.id())
         .collect();
-    for (id, _) in &callbacks {
-        module.exports.delete(*id);
+    for id in callbacks {
+        module.exports.delete(id);
     }
-    let mut own = 0;
-    for export in module.exports.iter_mut() {
-        if let Some(name) = export.name.strip_prefix(OWN) {
-            let name = format!("{ABI}{name}");
-            ensure!(
-                callbacks.iter().any(|(_, known)| *known == name),
-                "Envoy has no callback {name}"
-            );
-            export.name = name;
-            own += 1;
-        }
+    for export in module.exports.iter_mut().filter(|export| OWN.contains(&export.name.as_str())) {
+        export.name = export.name.replacen(PREFIX, ABI, 1);
     }
-    ensure!(own > 0, "{} exports no callbacks of its own", linked.display());
+    let wanted = OWN.map(|name| name.replacen(PREFIX, ABI, 1)).into_iter();
+    for name in wanted.chain(KEPT.map(str::to_owned)) {
+        let is_there = module.exports.iter().any(|export| export.name == name);
+        ensure!(is_there, "{} does not export {name}", linked.display());
+    }
     passes::gc::run(&mut module);
     fs::write(trimmed, module.emit_wasm()).with_context(|| trimmed.display().to_string())
 }
