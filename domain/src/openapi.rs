@@ -11,6 +11,7 @@ use utoipa::{
 };
 
 use crate::{
+    billing_period::Days,
     currency::Currency,
     id::{self, LimitName, Meter, PlanId, TenantId},
     price::ModelPattern,
@@ -54,6 +55,19 @@ impl PartialSchema for ModelPattern {
 }
 
 impl ToSchema for ModelPattern {}
+
+impl PartialSchema for Days {
+    fn schema() -> RefOr<Schema> {
+        ObjectBuilder::new()
+            .schema_type(Type::Integer)
+            .minimum(Some(1))
+            .maximum(Some(Days::MAX))
+            .description(Some("How many days a billing period has."))
+            .into()
+    }
+}
+
+impl ToSchema for Days {}
 
 macro_rules! id_schema {
     ($($name:ident: $description:literal),* $(,)?) => {$(

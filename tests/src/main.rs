@@ -5,6 +5,7 @@
 
 mod admin_api;
 mod admin_input;
+mod billing_periods;
 mod bounds;
 mod configuration;
 mod conservation;

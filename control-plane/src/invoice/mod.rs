@@ -7,6 +7,7 @@
 //! | module | subject |
 //! |---|---|
 //! | [`period`] | which billing period of a tenant is open |
+//! | [`dates`] | on which dates the periods of a tenant end |
 //! | [`draft`] | an invoice before it is stored: its terms, its usage, and what came late |
 //! | [`usage`] | rolled-up and billed quantities |
 //! | [`store`] | writing an invoice, and giving it a number |
@@ -17,6 +18,7 @@
 //! | [`view`] | an invoice as the API and the pages show it |
 
 pub mod close;
+mod dates;
 mod draft;
 pub mod period;
 pub mod read;

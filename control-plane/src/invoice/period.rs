@@ -8,7 +8,10 @@ use weir_domain::{
     id::TenantId,
 };
 
-use super::Error;
+use super::{
+    Error,
+    dates::{self, Dates},
+};
 
 /// The first period of a tenant that has no invoice.
 #[derive(Debug, Clone)]
@@ -18,6 +21,7 @@ pub struct OpenPeriod {
     opened_in: TimeZone,
     /// The tenant's.
     zone: TimeZone,
+    dates: Dates,
 }
 
 /// The billing period in which the tenant is at this moment, whether or not those before it have
@@ -55,23 +59,29 @@ pub(super) async fn open(db: &mut PgConnection, tenant: &TenantId) -> Result<Ope
            where tenant.id = $1"#,
         tenant.as_str(),
     )
-    .fetch_optional(db)
+    .fetch_optional(&mut *db)
     .await?
     .ok_or_else(|| Error::NoTenant(tenant.clone()))?;
-    let zone_named = |name: &str| TimeZone::get(name).map_err(Error::stored);
     let zone = zone_named(&row.time_zone)?;
-    let start = row.period_end.unwrap_or(row.created_at).to_jiff();
-    Ok(OpenPeriod {
-        start: Quarter::containing(start),
-        opened_in: row.opened_in.map_or_else(|| Ok(zone.clone()), |name| zone_named(&name))?,
-        zone,
-    })
+    let start = Quarter::containing(row.period_end.unwrap_or(row.created_at).to_jiff());
+    let opened_in = row.opened_in.map_or_else(|| Ok(zone.clone()), |name| zone_named(&name))?;
+    let mut stored = dates::read(db, &[(tenant.to_string(), start)]).await?;
+    let dates = match stored.remove(tenant.as_str()) {
+        Some(dates) => dates?,
+        None => Dates::calendar_months(start, &opened_in),
+    };
+    Ok(OpenPeriod { start, opened_in, zone, dates })
 }
 
 impl OpenPeriod {
     /// The period, if nobody ends it before its time.
     pub(super) fn period(&self) -> Result<BillingPeriod, Error> {
-        Ok(BillingPeriod::month(self.start, &self.opened_in, &self.zone)?)
+        Ok(BillingPeriod::scheduled(
+            self.start,
+            self.dates.schedule(),
+            &self.opened_in,
+            &self.zone,
+        )?)
     }
 
     /// The first quarter hour of the period.
@@ -86,9 +96,15 @@ impl OpenPeriod {
             if end > Quarter::containing(now) {
                 return Ok(self);
             }
-            self = Self { start: end, opened_in: self.zone.clone(), zone: self.zone };
+            let dates = self.dates.after(end, &self.zone);
+            self = Self { start: end, opened_in: self.zone.clone(), zone: self.zone, dates };
         }
     }
+}
+
+/// A time zone as it is stored.
+pub(super) fn zone_named(name: &str) -> Result<TimeZone, Error> {
+    TimeZone::get(name).map_err(Error::stored)
 }
 
 /// A quarter hour as the database writes it.
