@@ -13,7 +13,7 @@ use utoipa::{
 use crate::{
     billing_period::Days,
     currency::Currency,
-    id::{self, LimitName, Meter, PlanId, TenantId},
+    id::{self, CreditName, LimitName, Meter, PlanId, TenantId},
     price::ModelPattern,
     quantity::Quantity,
 };
@@ -95,5 +95,6 @@ id_schema! {
     TenantId: "Who is limited and billed.",
     PlanId: "A versioned set of limits and prices.",
     LimitName: "The name of a limit, unique in its plan.",
+    CreditName: "The name of a credit, unique among the tenant's.",
     Meter: "What usage is counted on; `default` without a rating policy.",
 }

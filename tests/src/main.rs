@@ -9,6 +9,7 @@ mod billing_periods;
 mod bounds;
 mod configuration;
 mod conservation;
+mod credits;
 mod fleet;
 mod gateway;
 #[allow(dead_code, reason = "each test uses a part of it")]

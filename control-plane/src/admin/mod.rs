@@ -7,6 +7,7 @@
 pub mod access_tokens;
 pub mod api_keys;
 pub mod buckets;
+pub mod credits;
 pub mod document;
 pub mod input;
 pub mod invoice_settings;
@@ -43,6 +44,7 @@ fn resources() -> OpenApiRouter<App> {
         .merge(access_tokens::router())
         .merge(invoices::router())
         .merge(invoice_settings::router())
+        .merge(credits::router())
         .merge(usage::router())
         .merge(buckets::router())
         .merge(document::router())

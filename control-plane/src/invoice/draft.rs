@@ -11,7 +11,7 @@ use weir_domain::{
 };
 
 use super::{
-    Error,
+    Error, grants,
     period::to_sql,
     usage::{self, QuantityRow},
 };
@@ -67,8 +67,10 @@ pub(super) async fn draw_up(
     let quantities = usage::rolled_up(db, tenant, period, &terms).await?;
     let late = late(db, tenant).await?;
     let adjustments: Vec<Adjustment> = late.iter().filter_map(|late| late.adjustment).collect();
+    let grants = grants::left(db, &[tenant.as_str()]).await?.remove(tenant.as_str());
     let invoice =
-        invoice::draw_up(period, &in_force(&terms), &to_usage(&quantities)?, &adjustments)?;
+        invoice::draw_up(period, &in_force(&terms), &to_usage(&quantities)?, &adjustments)?
+            .pay_from(grants.unwrap_or_default())?;
     Ok(Draft { invoice, terms, quantities, late })
 }
 

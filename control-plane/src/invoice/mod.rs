@@ -10,6 +10,7 @@
 //! | [`dates`] | on which dates the periods of a tenant end |
 //! | [`draft`] | an invoice before it is stored: its terms, its usage, and what came late |
 //! | [`usage`] | rolled-up and billed quantities |
+//! | [`grants`] | credits, and what invoices use of them |
 //! | [`store`] | writing an invoice, and giving it a number |
 //! | [`close`] | closing the periods that have ended, or one before its end |
 //! | [`run`] | `weir invoice run` |
@@ -20,6 +21,7 @@
 pub mod close;
 mod dates;
 mod draft;
+pub mod grants;
 pub mod period;
 pub mod read;
 mod rule;

@@ -10,6 +10,7 @@ use weir_domain::{
 use super::{
     Error, InvoiceState,
     draft::{Draft, Terms},
+    grants,
     period::to_sql,
     rule::StoredRule,
     usage::QuantityRow,
@@ -37,6 +38,7 @@ pub(super) async fn store(
     for (position, line) in (1..).zip(&draft.invoice.lines) {
         insert_line(tx, id, position, line, draft).await?;
     }
+    grants::use_up(tx, [(id, &draft.invoice)].into_iter()).await?;
     Ok(id)
 }
 
