@@ -11,6 +11,7 @@
 //! | [`admin`] | the admin API: plans, tenants, credentials |
 //! | [`change`] | tells gateways which tenants changed |
 //! | [`terms`] | which plan version prices a tenant's usage from when |
+//! | [`plan_change`] | changes of plan that wait for the next billing period |
 //! | [`invoice`] | closing billing periods and making their invoices |
 //! | [`problem`], [`extract`] | errors as problem+json, and input that says what is wrong with it |
 //! | [`edge`] | the edge API, for gateways |
@@ -33,6 +34,7 @@ pub mod health;
 pub mod invoice;
 pub mod lease;
 pub mod ledger;
+pub mod plan_change;
 pub mod portal;
 pub mod print;
 pub mod problem;

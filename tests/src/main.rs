@@ -18,6 +18,7 @@ mod invoices;
 mod leases;
 mod ledger;
 mod outage;
+mod plan_changes;
 mod portal;
 mod pricing;
 mod printing;

@@ -14,6 +14,7 @@ pub mod invoice_settings;
 pub mod invoices;
 pub mod negotiation;
 pub mod page;
+pub mod plan_change;
 pub mod plan_parts;
 pub mod plans;
 pub mod tenants;
@@ -40,6 +41,7 @@ fn resources() -> OpenApiRouter<App> {
         .merge(plans::router())
         .merge(plan_parts::router())
         .merge(tenants::router())
+        .merge(plan_change::router())
         .merge(api_keys::router())
         .merge(access_tokens::router())
         .merge(invoices::router())

@@ -258,10 +258,13 @@ async fn keep_currency(
     id: &PlanId,
     currency: Currency,
 ) -> Result<(), ApiError> {
-    let tenant =
-        sqlx::query_scalar!("select id from tenant where plan_id = $1 limit 1", id.as_str())
-            .fetch_optional(tx)
-            .await?;
+    let tenant = sqlx::query_scalar!(
+        r#"select id as "id!" from tenant where plan_id = $1
+               union all select tenant_id from plan_change where plan_id = $1 limit 1"#,
+        id.as_str(),
+    )
+    .fetch_optional(tx)
+    .await?;
     match tenant {
         None => Ok(()),
         Some(_) => Err(ApiError::Conflict(format!(

@@ -9,6 +9,7 @@ use weir_domain::{
 };
 
 use super::{Error, draft, period, store};
+use crate::plan_change;
 
 /// Makes the invoice of the tenant's first period without one, if that period has ended at `as_of`.
 /// Returns its id.
@@ -46,6 +47,9 @@ pub async fn end_now(db: &PgPool, tenant: &TenantId) -> Result<i64, Error> {
         let ended = BillingPeriod::new(whole.start(), whole.end().min(quarter.next()))?;
         let draft = draft::draw_up(&mut tx, tenant, ended).await?;
         let id = store::store(&mut tx, tenant, &draft).await?;
+        if ended.end() < whole.end() {
+            plan_change::follow(&mut tx, tenant, ended.end().start()).await?;
+        }
         tx.commit().await?;
         if ended.contains(quarter) {
             return Ok(id);

@@ -1,5 +1,6 @@
--- Credits: what tenants have paid ahead or were given, and the invoices that it has paid. Rows are only
--- added.
+-- Credits of tenants, and changes of plan that wait for the next billing period.
+
+-- What tenants have paid ahead or were given, and the invoices that it has paid. Rows are only added.
 
 create table credit (
     id bigint generated always as identity primary key,
@@ -35,3 +36,13 @@ select credit.id, amount_minor - coalesce((
          where credit_use.credit_id = credit.id
        ), 0)::bigint as left_minor
 from credit;
+
+-- Plans to which tenants will move. Their terms are written already, in tenant_terms.
+create table plan_change (
+    tenant_id text primary key references tenant,
+    plan_id text not null references plan,
+    -- The start of the next billing period.
+    starts_at timestamptz not null
+);
+create index plan_change_plan_id on plan_change (plan_id);
+create index plan_change_starts_at on plan_change (starts_at);
