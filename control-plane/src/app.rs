@@ -12,6 +12,7 @@ use crate::{
     edge::changes::Changes,
     lease::{Leases, link::Redis},
     ledger::Ledger,
+    provider::settings::Settings,
 };
 
 /// Shared by all handlers; cloning it is cheap.
@@ -25,6 +26,8 @@ pub struct App {
     pub redis: Arc<Redis>,
     pub leases: Leases,
     pub changes: Changes,
+    /// Which billing providers can be used.
+    pub providers: Arc<Settings>,
     /// True once the process has been told to stop: calls that wait answer at once.
     pub stopping: watch::Receiver<bool>,
 }

@@ -8,9 +8,10 @@ use sqlx::PgPool;
 use weir_domain::id::TenantId;
 
 use crate::{
+    admin::input::Name,
     config::Config,
     database,
-    invoice::{self, run::Summary},
+    invoice::{self, credit, run::Summary},
     server, telemetry,
 };
 
@@ -37,7 +38,7 @@ enum Command {
     Serve,
     /// Bring the database to this version's schema, and exit.
     Migrate,
-    /// Make invoices.
+    /// Make and void invoices.
     #[command(subcommand)]
     Invoice(InvoiceCommand),
 }
@@ -57,6 +58,21 @@ enum InvoiceCommand {
         #[arg(long, value_name = "TIME")]
         as_of: Option<Timestamp>,
     },
+    /// Void an invoice that is not paid: a credit note takes off what is left of it.
+    ///
+    /// Its usage stays billed, and is not charged again.
+    Void {
+        /// Such as INV-000042.
+        number: String,
+        /// Stands on the credit note.
+        #[arg(long, value_name = "TEXT", value_parser = reason)]
+        reason: String,
+    },
+}
+
+/// What the admin API takes as one, too.
+fn reason(text: &str) -> Result<String, String> {
+    Name::try_from(text.to_owned()).map(|reason| reason.as_str().to_owned())
 }
 
 impl Cli {
@@ -74,6 +90,12 @@ impl Cli {
             Command::Invoice(InvoiceCommand::Run { tenant, as_of }) => {
                 let db = database::connect(&config).await?;
                 invoice_run(&db, tenant.as_ref(), as_of).await?;
+            }
+            Command::Invoice(InvoiceCommand::Void { number, reason }) => {
+                let db = database::connect(&config).await?;
+                let id = credit::numbered(&db, &number).await?;
+                credit::void(&db, id, &reason).await?;
+                println!("{number} is void.");
             }
         }
         Ok(())

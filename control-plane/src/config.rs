@@ -9,6 +9,8 @@ use figment::{
 use serde::Deserialize;
 use thiserror::Error;
 
+use crate::provider::settings::{Settings, SettingsError};
+
 /// What `weir serve --help` says about configuration.
 pub const HELP: &str = "\
 Configuration (environment variable; the key in the file is the same in lower case without WEIR_):
@@ -21,12 +23,34 @@ Configuration (environment variable; the key in the file is the same in lower ca
   WEIR_LEASE_TTL_MS          how long a lease lasts at most, 100 to 10000     2000
   WEIR_STALE_TERMS_MS        how long tenants' terms hold that were read
                              before Postgres failed, 0 to 3600000             60000
+  WEIR_STRIPE_API_KEY        secret key of Stripe; no Stripe without it
+  WEIR_STRIPE_WEBHOOK_SECRET signing secret of the webhook /webhooks/stripe
+  WEIR_STRIPE_URL            where Stripe's API is                            https://api.stripe.com
+  WEIR_STRIPE_CALLS_PER_S    most calls of this process, 1 to 1000            25
+  WEIR_CHARGEBEE_URL         https://<site>.chargebee.com; no Chargebee without it
+  WEIR_CHARGEBEE_API_KEY     its API key
+  WEIR_CHARGEBEE_WEBHOOK_USER, WEIR_CHARGEBEE_WEBHOOK_PASSWORD
+                             what calls of the webhook /webhooks/chargebee
+                             must present; a password of 16 or more chars
+  WEIR_CHARGEBEE_CALLS_PER_S most calls of this process, 1 to 1000            2
+  WEIR_PROVIDER_TIMEOUT_MS   how long a call of a provider may take,
+                             500 to 120000                                    30000
   WEIR_LOG                   what to log (tracing filter, such as weir=debug) info
   WEIR_LOG_FORMAT            json or text                                     json
   WEIR_CONFIG                the configuration file";
 
 /// The fields that are texts of the operator's, and secret.
-const SECRETS: &[&str] = &["database_url", "redis_url", "admin_token", "gateway_token"];
+const SECRETS: &[&str] = &[
+    "database_url",
+    "redis_url",
+    "admin_token",
+    "gateway_token",
+    "stripe_api_key",
+    "stripe_webhook_secret",
+    "chargebee_api_key",
+    "chargebee_webhook_user",
+    "chargebee_webhook_password",
+];
 
 /// The shortest token that is accepted, in characters.
 const MIN_TOKEN_LEN: usize = 16;
@@ -48,6 +72,19 @@ pub struct Config {
     /// How long what was read of a tenant holds while Postgres does not answer; 0 for not at all.
     #[serde(default = "default_stale_terms_ms")]
     pub stale_terms_ms: u64,
+    pub stripe_api_key: Option<Secret>,
+    pub stripe_webhook_secret: Option<Secret>,
+    pub stripe_url: Option<String>,
+    #[serde(default = "default_stripe_calls_per_s")]
+    pub stripe_calls_per_s: u32,
+    pub chargebee_url: Option<String>,
+    pub chargebee_api_key: Option<Secret>,
+    pub chargebee_webhook_user: Option<Secret>,
+    pub chargebee_webhook_password: Option<Secret>,
+    #[serde(default = "default_chargebee_calls_per_s")]
+    pub chargebee_calls_per_s: u32,
+    #[serde(default = "default_provider_timeout_ms")]
+    pub provider_timeout_ms: u32,
     #[serde(default = "default_log")]
     pub log: String,
     #[serde(default)]
@@ -97,6 +134,21 @@ fn default_stale_terms_ms() -> u64 {
     60_000
 }
 
+/// What Stripe allows a sandbox. Live it allows 100, and 25 for each endpoint; a delivery calls five
+/// endpoints as often as each other, so that 100 is right there.
+fn default_stripe_calls_per_s() -> u32 {
+    25
+}
+
+/// Chargebee allows test sites 150 a minute.
+fn default_chargebee_calls_per_s() -> u32 {
+    2
+}
+
+fn default_provider_timeout_ms() -> u32 {
+    30_000
+}
+
 fn default_log() -> String {
     "info".to_owned()
 }
@@ -114,6 +166,8 @@ pub enum ConfigError {
     ShortToken(&'static str),
     #[error("admin_token and gateway_token must differ")]
     SameTokens,
+    #[error("{0}")]
+    Provider(#[from] SettingsError),
     #[error("{field} is {value}, it must be {allowed}")]
     Range { field: &'static str, value: u64, allowed: &'static str },
 }
@@ -186,6 +240,7 @@ impl Config {
                 allowed: "1 to 1000",
             });
         }
+        Settings::of(self)?;
         Ok(())
     }
 }

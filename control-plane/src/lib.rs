@@ -13,6 +13,8 @@
 //! | [`terms`] | which plan version prices a tenant's usage from when |
 //! | [`plan_change`] | changes of plan that wait for the next billing period |
 //! | [`invoice`] | closing billing periods and making their invoices |
+//! | [`provider`], [`delivery`] | Stripe and Chargebee, and getting each invoice there once |
+//! | `webhook` | what they say afterwards |
 //! | [`problem`], [`extract`] | errors as problem+json, and input that says what is wrong with it |
 //! | [`edge`] | the edge API, for gateways |
 //! | [`ledger`] | stores what gateways admitted, once each |
@@ -28,6 +30,7 @@ pub mod change;
 pub mod cli;
 pub mod config;
 pub mod database;
+pub mod delivery;
 pub mod edge;
 pub mod extract;
 pub mod health;
@@ -38,6 +41,8 @@ pub mod plan_change;
 pub mod portal;
 pub mod print;
 pub mod problem;
+pub mod provider;
 pub mod server;
 pub mod telemetry;
 pub mod terms;
+mod webhook;

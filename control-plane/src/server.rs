@@ -12,13 +12,15 @@ use crate::{
     auth::Credentials,
     config::Config,
     database,
+    delivery::worker::Worker,
     edge::{self, changes::Changes},
     health,
     lease::{Leases, link::Redis, tenants::Tenants},
     ledger::Ledger,
     plan_change, portal,
     problem::{no_such_endpoint, wrong_method},
-    telemetry,
+    provider::settings::Settings,
+    telemetry, webhook,
 };
 
 /// No call takes longer than this, the long poll included.
@@ -39,7 +41,10 @@ pub async fn serve(config: Config) -> Result<(), Box<dyn Error>> {
     let stale_for = Duration::from_millis(config.stale_terms_ms);
     let tenants = Tenants::new(db.clone(), changes.clone(), stale_for);
     let (stop, stopping) = watch::channel(false);
+    let settings = Settings::of(&config)?;
+    let worker = Worker::new(db.clone(), &settings, stopping.clone())?;
     let app = App {
+        providers: Arc::new(settings),
         leases: Leases::new(db.clone(), Arc::clone(&redis), tenants.clone(), config.lease_ttl_ms),
         redis,
         changes,
@@ -54,6 +59,7 @@ pub async fn serve(config: Config) -> Result<(), Box<dyn Error>> {
         watcher.run(stopping, &tenants).await;
     });
     let moving = tokio::spawn(plan_change::run(app.db.clone(), app.stopping.clone()));
+    let delivering = tokio::spawn(worker.run());
     tracing::info!(address = %listener.local_addr()?, "listening");
     if let Err(error) = app.redis.link().await {
         tracing::warn!("no leases until Redis can be reached: {error}");
@@ -67,6 +73,7 @@ pub async fn serve(config: Config) -> Result<(), Box<dyn Error>> {
     axum::serve(listener, router(app)).with_graceful_shutdown(told_to_stop).await?;
     watching.await?;
     moving.await?;
+    delivering.await?;
     tracing::info!("stopped");
     Ok(())
 }
@@ -78,6 +85,7 @@ pub fn router(app: App) -> Router {
         .merge(edge::router(&app))
         .merge(admin::router(app.clone()))
         .merge(portal::router())
+        .merge(webhook::router())
         .fallback(no_such_endpoint)
         .method_not_allowed_fallback(wrong_method)
         .layer(TimeoutLayer::with_status_code(StatusCode::GATEWAY_TIMEOUT, CALL_TIMEOUT))

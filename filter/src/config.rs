@@ -213,6 +213,11 @@ impl OutageContract {
 }
 
 impl ExemptRule {
+    /// Whether it matters what the request's path is.
+    pub fn names_path(&self) -> bool {
+        self.path.is_some() || self.path_prefix.is_some()
+    }
+
     /// Whether a request for `path` (with its query) by `method` passes.
     pub fn matches(&self, method: &[u8], path: &[u8]) -> bool {
         let bare = path.split(|byte| *byte == b'?').next().unwrap_or(path);

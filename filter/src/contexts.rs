@@ -1,28 +1,25 @@
-//! The rim: Envoy's callbacks, handed to the [`Worker`].
+//! The rim: what Envoy tells a VM of its configuration, the time and its calls, handed to the
+//! [`Worker`]. Requests come in by [`crate::streams`].
 
 use std::{cell::RefCell, rc::Rc};
 
 use proxy_wasm::{
     hostcalls,
-    traits::{Context, HttpContext, RootContext},
-    types::{Action, BufferType, ContextType, LogLevel, MapType},
-};
-use weir_domain::{
-    quantity::Amount,
-    rate_limit_fields::{POLICY_FIELD, REMAINING_FIELD},
+    traits::{Context, RootContext},
+    types::{BufferType, LogLevel},
 };
 
 use crate::{
-    config::{Config, Identity},
+    config::Config,
+    ending::Ending,
     host,
     http_call::Answer,
-    refusal::{REASON_FIELD, Refused},
-    stats::Counter,
-    tenants::Index,
-    worker::{AnswerFields, Call, Decision, Worker},
+    streams,
+    worker::{Call, Worker},
 };
 
-type Shared = Rc<RefCell<Option<Worker>>>;
+/// A worker, once it is configured and until it has ended.
+pub type Shared = Rc<RefCell<Option<Worker>>>;
 
 /// The plugin in one worker.
 pub struct Root {
@@ -32,7 +29,17 @@ pub struct Root {
 
 impl Root {
     pub fn new(id: u32) -> Self {
-        Self { id, worker: Rc::default() }
+        let worker = Shared::default();
+        streams::serve(id, &worker);
+        Self { id, worker }
+    }
+
+    /// Nothing is asked of a worker that has ended.
+    fn drop_ended(&self) {
+        if self.worker.borrow().as_ref().is_some_and(|worker| worker.ending == Ending::Ended) {
+            self.worker.replace(None);
+            streams::leave(self.id);
+        }
     }
 }
 
@@ -59,19 +66,7 @@ impl RootContext for Root {
         if let Some(worker) = self.worker.borrow_mut().as_mut() {
             worker.on_tick();
         }
-    }
-
-    fn create_http_context(&self, id: u32) -> Option<Box<dyn HttpContext>> {
-        Some(Box::new(Request {
-            id,
-            worker: Rc::clone(&self.worker),
-            waits_for: None,
-            fields: None,
-        }))
-    }
-
-    fn get_type(&self) -> Option<ContextType> {
-        Some(ContextType::HttpContext)
+        self.drop_ended();
     }
 }
 
@@ -105,102 +100,12 @@ impl Context for Root {
     }
 
     fn on_done(&mut self) -> bool {
-        if let Some(worker) = self.worker.borrow_mut().as_mut() {
-            return worker.on_done(host::now_ns());
+        let done =
+            self.worker.borrow_mut().as_mut().is_none_or(|worker| worker.on_done(host::now_ns()));
+        if done {
+            self.worker.replace(None);
+            streams::leave(self.id);
         }
-        true
+        done
     }
-}
-
-/// One request.
-struct Request {
-    id: u32,
-    worker: Shared,
-    /// The tenant for whose lease it is, or was, paused.
-    waits_for: Option<Index>,
-    fields: Option<AnswerFields>,
-}
-
-impl Context for Request {}
-
-impl HttpContext for Request {
-    fn on_http_request_headers(&mut self, _: usize, _: bool) -> Action {
-        let mut shared = self.worker.borrow_mut();
-        let Some(worker) = shared.as_mut() else {
-            Refused::ControlPlaneUnreachable.send(host::now_ns());
-            return Action::Pause;
-        };
-        if is_exempt(worker) {
-            worker.stats.count(Counter::Exempt);
-            return Action::Continue;
-        }
-        let Identity::Header { name } = &worker.config.identity;
-        let decision = match request_header(name) {
-            Some(credential) if !credential.is_empty() => {
-                let cost = Amount::request(worker.config.cost);
-                worker.decide(self.id, &credential, cost)
-            }
-            _ => Decision::Refuse(Refused::MissingCredential),
-        };
-        #[cfg(feature = "trap")]
-        crate::trap::on_request(worker);
-        match decision {
-            Decision::Admit(fields) => {
-                self.fields = fields;
-                Action::Continue
-            }
-            Decision::Wait(index) => {
-                self.waits_for = Some(index);
-                Action::Pause
-            }
-            Decision::Refuse(refused) if worker.note_refusal(&refused) => {
-                refused.send(host::now_ns());
-                Action::Pause
-            }
-            Decision::Refuse(_) => Action::Continue,
-        }
-    }
-
-    fn on_http_response_headers(&mut self, _: usize, _: bool) -> Action {
-        if self.waits_for.is_some() {
-            self.fields =
-                self.worker.borrow_mut().as_mut().and_then(|w| w.resumed.remove(&self.id));
-        }
-        let set = |name, value| {
-            let _ = hostcalls::set_map_value(MapType::HttpResponseHeaders, name, Some(value));
-        };
-        match self.fields.take() {
-            Some(AnswerFields::RateLimit { policy, remaining }) => {
-                set(POLICY_FIELD, &policy);
-                set(REMAINING_FIELD, &remaining);
-            }
-            Some(AnswerFields::Unleased(unleased)) => set(REASON_FIELD, unleased.reason()),
-            None => {}
-        }
-        Action::Continue
-    }
-}
-
-impl Drop for Request {
-    fn drop(&mut self) {
-        if let Some(index) = self.waits_for
-            && let Ok(mut worker) = self.worker.try_borrow_mut()
-            && let Some(worker) = worker.as_mut()
-        {
-            worker.forget_waiter(self.id, index);
-        }
-    }
-}
-
-fn is_exempt(worker: &Worker) -> bool {
-    if worker.config.exempt.is_empty() {
-        return false;
-    }
-    let method = request_header(":method").unwrap_or_default();
-    let path = request_header(":path").unwrap_or_default();
-    worker.config.exempt.iter().any(|rule| rule.matches(&method, &path))
-}
-
-fn request_header(name: &str) -> Option<Vec<u8>> {
-    hostcalls::get_map_value_bytes(MapType::HttpRequestHeaders, name).ok().flatten()
 }

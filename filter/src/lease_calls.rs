@@ -67,7 +67,7 @@ impl Worker {
         }
         let need = tenant.waiters.front().map_or(Amount::ZERO, |waiter| waiter.cost);
         let (number, generation) = (self.number, self.generation);
-        let basis = host::update(&tenant.slot_key, |bytes| {
+        let basis = host::update(&tenant.slot_key(), |bytes| {
             if bytes.is_none() {
                 let first = CallBasis {
                     stamp: String::new(),
@@ -106,7 +106,7 @@ impl Worker {
         else {
             return;
         };
-        let basis = host::update(&tenant.slot_key, |bytes| {
+        let basis = host::update(&tenant.slot_key(), |bytes| {
             if bytes.is_none() {
                 return (None, None);
             }
@@ -137,7 +137,8 @@ impl Worker {
         };
         tenant.next_call += 1;
         let generation = self.generation;
-        tenant.call = Some(PendingCall { ask, generation, sent_ns: 0, retry_ns: 0, failures: 0 });
+        tenant.call =
+            Some(Box::new(PendingCall { ask, generation, sent_ns: 0, retry_ns: 0, failures: 0 }));
     }
 
     fn send_leases(&mut self, indexes: &[Index], now_ns: u64) {
@@ -209,7 +210,7 @@ impl Worker {
                 call.retry_ns = now_ns + http_call::backoff_ns(call.failures);
                 call.failures += 1;
                 self.lease_calls.retries.push(index);
-                note_failure(&tenant.slot_key, now_ns);
+                note_failure(&tenant.slot_key(), now_ns);
             }
         }
     }
@@ -239,7 +240,7 @@ impl Worker {
                 // What this worker left for others to say when it began to end has been heard.
                 let heard =
                     if self.ending == Ending::Running { Amount::ZERO } else { call.ask.owe };
-                let owes = host::update(&tenant.slot_key, |bytes| {
+                let owes = host::update(&tenant.slot_key(), |bytes| {
                     let mut slot = Slot::decode(bytes);
                     slot.owed = slot.owed.saturating_sub(heard);
                     slot.apply(answer, &called, now_ns);
@@ -257,9 +258,9 @@ impl Worker {
             TenantState::Suspended => {
                 tenant.suspended_until_ns = now_ns + SUSPENDED_NS;
                 tenant.surrender();
-                let owes = clear_slot(&tenant.slot_key);
+                let owes = clear_slot(&tenant.slot_key());
                 self.tenants.prove(index);
-                self.refuse_waiters(index, &Refused::Suspended, now_ns);
+                self.refuse_waiters(index, &Refused::Suspended);
                 if owes {
                     self.ask_for(index);
                 }
@@ -267,10 +268,10 @@ impl Worker {
             TenantState::Unknown => {
                 let id = tenant.id.clone();
                 if tenant.proven {
-                    host::clear(&tenant.slot_key);
+                    host::clear(&tenant.slot_key());
                 }
                 tenant.close_minute(&mut self.usage);
-                self.refuse_waiters(index, &Refused::UnknownTenant, now_ns);
+                self.refuse_waiters(index, &Refused::UnknownTenant);
                 self.tenants.remove(index);
                 self.tenants.add_stranger(&id, now_ns);
             }

@@ -2,7 +2,7 @@
 //!
 //! | module | subject |
 //! |---|---|
-//! | [`contexts`] | Envoy's callbacks: the rim |
+//! | [`contexts`], [`streams`], `exports` | Envoy's callbacks: the rim |
 //! | [`host`], [`http_call`] | what is asked of Envoy |
 //! | [`config`] | the plugin configuration |
 //! | [`worker`] | one VM: decides over requests, does the rest on its tick |
@@ -24,6 +24,8 @@
 pub mod config;
 pub mod contexts;
 pub mod ending;
+#[cfg(target_arch = "wasm32")]
+mod exports;
 pub mod host;
 pub mod http_call;
 pub mod lease_calls;
@@ -33,6 +35,7 @@ pub mod refresher;
 pub mod refusal;
 pub mod slot;
 pub mod stats;
+pub mod streams;
 pub mod sweep;
 pub mod tenant;
 pub mod tenants;

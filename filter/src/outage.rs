@@ -130,7 +130,7 @@ impl Worker {
         if owe.is_zero() {
             return;
         }
-        host::update(&tenant.slot_key, |bytes| {
+        host::update(&tenant.slot_key(), |bytes| {
             let mut slot = Slot::decode(bytes);
             slot.owed = slot.owed.saturating_add(owe);
             (slot.encode(), ())
@@ -143,7 +143,7 @@ impl Worker {
         let Some(tenant) = self.tenants.get_mut(index) else {
             return false;
         };
-        let Some(slot) = host::read(&tenant.slot_key).map(|bytes| Slot::decode(Some(&bytes)))
+        let Some(slot) = host::read(&tenant.slot_key()).map(|bytes| Slot::decode(Some(&bytes)))
         else {
             return false;
         };
@@ -168,7 +168,7 @@ impl Worker {
         let Some(tenant) = self.tenants.get_mut(index) else {
             return Decision::Refuse(Refused::UnknownTenant);
         };
-        let decided = host::update(&tenant.slot_key, |bytes| {
+        let decided = host::update(&tenant.slot_key(), |bytes| {
             let mut slot = Slot::decode(bytes);
             let before = (slot.outage_ns, slot.owed);
             let verdict = slot.decide_unleased(cost, contract, all_changed_ns, now_ns);
@@ -195,8 +195,7 @@ impl Worker {
             }
             Verdict::Exhausted(refusal) => {
                 tenant.see_limits(&slot);
-                let limits = std::rc::Rc::clone(&tenant.limits);
-                Decision::Refuse(Refused::Limit { refusal, cost, limits })
+                Decision::Refuse(tenant.refuse(refusal, cost, now_ns))
             }
             Verdict::GraceExceeded => Decision::Refuse(Refused::GraceExceeded),
             Verdict::Deny => Decision::Refuse(Refused::ControlPlaneUnreachable),

@@ -225,7 +225,7 @@ impl Worker {
         for index in self.tenants.indexes() {
             self.forget_verdicts(index, now_ns);
             if let Some(tenant) = self.tenants.get_mut(index) {
-                invalidate(&tenant.slot_key, now_ns);
+                invalidate(&tenant.slot_key(), now_ns);
             }
         }
     }

@@ -6,7 +6,7 @@ use proxy_wasm::{
     hostcalls,
     types::{GrpcStatusCode, MapType},
 };
-use serde_json::{Value, json};
+use serde::Serialize;
 use weir_domain::{
     protocol::LimitStatus,
     quantity::Amount,
@@ -24,11 +24,7 @@ pub enum Refused {
     UnknownTenant,
     Suspended,
     /// The buckets do not hold the cost.
-    Limit {
-        refusal: slot::Refusal,
-        cost: Amount,
-        limits: Rc<Limits>,
-    },
+    Limit(Rc<LimitRefused>),
     /// No lease could be had in time, and the outage contract admits nothing.
     ControlPlaneUnreachable,
     /// Nor one, and grace has nothing left in this second.
@@ -39,6 +35,40 @@ pub enum Refused {
     Overloaded,
 }
 
+/// That the buckets do not hold `cost`, and how that is said. It is said alike to all until a number
+/// in it changes.
+#[derive(Debug)]
+pub struct LimitRefused {
+    refusal: slot::Refusal,
+    cost: Amount,
+    limits: Rc<Limits>,
+    message: Message,
+    until_ns: u64,
+}
+
+/// What a client is told.
+#[derive(Debug)]
+struct Message {
+    /// Those of a gRPC answer too.
+    headers: Vec<(&'static str, String)>,
+    detail: String,
+    body: String,
+}
+
+/// RFC 9457.
+#[derive(Serialize)]
+struct Problem<'a> {
+    r#type: &'a str,
+    title: &'a str,
+    status: u32,
+    detail: &'a str,
+    reason: &'a str,
+    #[serde(rename = "violated-policies", skip_serializing_if = "Option::is_none")]
+    violated_policies: Option<Vec<&'a str>>,
+}
+
+const NOTHING_LEFT: &str = "No tokens or requests are left; come back later.";
+
 /// How long a client is asked to wait when only the control plane stands in its way, in s.
 const OUTAGE_RETRY_S: u64 = 1;
 
@@ -48,10 +78,8 @@ impl Refused {
             Self::MissingCredential => Counter::MissingCredential,
             Self::UnknownTenant => Counter::UnknownTenant,
             Self::Suspended => Counter::Suspended,
-            Self::Limit { refusal, .. } if refusal.retry_ns.is_none() => {
-                Counter::CostExceedsCapacity
-            }
-            Self::Limit { .. } => Counter::LimitExceeded,
+            Self::Limit(it) if it.is_for_ever() => Counter::CostExceedsCapacity,
+            Self::Limit(_) => Counter::LimitExceeded,
             Self::ControlPlaneUnreachable => Counter::ControlPlaneUnreachable,
             Self::GraceExceeded => Counter::GraceExceeded,
             Self::UsageUnacknowledged => Counter::UsageUnacknowledged,
@@ -78,7 +106,7 @@ impl Refused {
         match self {
             Self::MissingCredential | Self::UnknownTenant => (401, "Unauthorized"),
             Self::Suspended => (403, "Forbidden"),
-            Self::Limit { .. } => (429, "Too Many Requests"),
+            Self::Limit(_) => (429, "Too Many Requests"),
             Self::ControlPlaneUnreachable
             | Self::GraceExceeded
             | Self::UsageUnacknowledged
@@ -86,20 +114,16 @@ impl Refused {
         }
     }
 
-    fn detail(&self) -> String {
+    fn detail(&self) -> &'static str {
         match self {
-            Self::MissingCredential => "The request does not say which tenant it is of.".to_owned(),
-            Self::UnknownTenant => "There is no such tenant.".to_owned(),
-            Self::Suspended => "This tenant is suspended; ask the operator of this API.".to_owned(),
-            Self::Limit { refusal, cost, .. } if refusal.retry_ns.is_none() => format!(
-                "The request costs {}, more than a limit ever holds; it can never succeed as it is.",
-                spell(*cost)
-            ),
-            Self::Limit { .. } => "No tokens or requests are left; come back later.".to_owned(),
+            Self::MissingCredential => "The request does not say which tenant it is of.",
+            Self::UnknownTenant => "There is no such tenant.",
+            Self::Suspended => "This tenant is suspended; ask the operator of this API.",
+            Self::Limit(_) => NOTHING_LEFT,
             Self::ControlPlaneUnreachable | Self::GraceExceeded | Self::UsageUnacknowledged => {
-                "Requests cannot be metered at the moment; try again.".to_owned()
+                "Requests cannot be metered at the moment; try again."
             }
-            Self::Overloaded => "Too many requests wait at the moment; try again.".to_owned(),
+            Self::Overloaded => "Too many requests wait at the moment; try again.",
         }
     }
 
@@ -107,7 +131,7 @@ impl Refused {
         match self {
             Self::MissingCredential | Self::UnknownTenant => GrpcStatusCode::Unauthenticated,
             Self::Suspended => GrpcStatusCode::PermissionDenied,
-            Self::Limit { .. } => GrpcStatusCode::ResourceExhausted,
+            Self::Limit(_) => GrpcStatusCode::ResourceExhausted,
             Self::ControlPlaneUnreachable
             | Self::GraceExceeded
             | Self::UsageUnacknowledged
@@ -115,22 +139,89 @@ impl Refused {
         }
     }
 
-    /// In how many seconds to come back; `None` where nobody knows, or never.
-    fn retry_after_s(&self, now_ns: u64) -> Option<u64> {
-        match self {
-            Self::Limit { refusal, .. } => refusal
-                .retry_ns
-                .map(|retry_ns| retry_ns.saturating_sub(now_ns).max(1).div_ceil(NS_PER_S)),
-            _ => (self.status().0 == 503).then_some(OUTAGE_RETRY_S),
+    /// Answers the stream that is effective now: a gRPC caller with a grpc-status.
+    pub fn send(&self) {
+        if let Self::Limit(refused) = self {
+            return self.say(&refused.message);
         }
+        let (status, title) = self.status();
+        let mut headers = vec![(REASON_FIELD, self.reason().to_owned())];
+        if status == 503 {
+            headers.push(("retry-after", OUTAGE_RETRY_S.to_string()));
+        }
+        let problem = Problem {
+            r#type: "about:blank",
+            title,
+            status,
+            detail: self.detail(),
+            reason: self.reason(),
+            violated_policies: None,
+        };
+        self.say(&Message { headers, detail: self.detail().to_owned(), body: problem.to_json() });
     }
 
-    /// The limits as they stand; empty where none is concerned.
+    fn say(&self, message: &Message) {
+        let headers = message.headers.iter().map(|(name, value)| (*name, value.as_str()));
+        if is_grpc() {
+            let metadata = headers.map(|(name, value)| (name, value.as_bytes())).collect();
+            let status = self.grpc_status();
+            let _ = hostcalls::send_grpc_response(status, Some(&message.detail), metadata);
+            return;
+        }
+        let headers = headers.chain([("content-type", "application/problem+json")]).collect();
+        let body = message.body.as_bytes();
+        let _ = hostcalls::send_http_response(self.status().0, headers, Some(body));
+    }
+}
+
+impl LimitRefused {
+    pub fn new(refusal: slot::Refusal, cost: Amount, limits: Rc<Limits>, now_ns: u64) -> Self {
+        let message = Message { headers: Vec::new(), detail: String::new(), body: String::new() };
+        let mut refused = Self { refusal, cost, limits, message, until_ns: 0 };
+        refused.message = refused.message(now_ns);
+        refused.until_ns = refused.until_ns(now_ns);
+        refused
+    }
+
+    /// Whether it is what a request that takes `cost` is told at `now_ns`.
+    pub fn is(
+        &self,
+        refusal: slot::Refusal,
+        cost: Amount,
+        limits: &Rc<Limits>,
+        now_ns: u64,
+    ) -> bool {
+        now_ns < self.until_ns
+            && self.refusal == refusal
+            && self.cost == cost
+            && Rc::ptr_eq(&self.limits, limits)
+    }
+
+    fn is_for_ever(&self) -> bool {
+        self.refusal.retry_ns.is_none()
+    }
+
+    /// In how many seconds to come back; `None` for never.
+    fn retry_after_s(&self, now_ns: u64) -> Option<u64> {
+        let retry_ns = self.refusal.retry_ns?;
+        Some(retry_ns.saturating_sub(now_ns).max(1).div_ceil(NS_PER_S))
+    }
+
+    /// When the next number in it changes.
+    fn until_ns(&self, now_ns: u64) -> u64 {
+        let age_s = now_ns.saturating_sub(self.limits.at_ns) / NS_PER_S;
+        let reset_changes_ns = self.limits.at_ns + (age_s + 1) * NS_PER_S;
+        let retry_changes_ns = self
+            .refusal
+            .retry_ns
+            .zip(self.retry_after_s(now_ns))
+            .map(|(retry_ns, wait_s)| retry_ns.saturating_sub((wait_s - 1) * NS_PER_S));
+        retry_changes_ns.map_or(reset_changes_ns, |changes_ns| changes_ns.min(reset_changes_ns))
+    }
+
+    /// The limits as they stand.
     fn limits(&self, now_ns: u64) -> Vec<LimitStatus> {
-        let Self::Limit { limits, .. } = self else {
-            return Vec::new();
-        };
-        let mut limits = limits.at(now_ns, Amount::ZERO);
+        let mut limits = self.limits.at(now_ns, Amount::ZERO);
         // Retry-After must not be earlier than the reset of a limit that was violated.
         for limit in limits.iter_mut().filter(|limit| limit.violated) {
             let wait_s = self.retry_after_s(now_ns).unwrap_or(limit.reset_s);
@@ -139,28 +230,10 @@ impl Refused {
         limits
     }
 
-    fn problem(&self, limits: &[LimitStatus]) -> Value {
-        let (status, title) = self.status();
-        let mut problem = json!({
-            "type": "about:blank", "title": title, "status": status,
-            "detail": self.detail(), "reason": self.reason(),
-        });
-        if let (Self::Limit { .. }, Some(members)) = (self, problem.as_object_mut()) {
-            let violated: Vec<_> = limits
-                .iter()
-                .filter(|limit| limit.violated)
-                .map(|limit| limit.name.as_str())
-                .collect();
-            members.insert("type".to_owned(), json!(QUOTA_EXCEEDED));
-            members.insert("violated-policies".to_owned(), json!(violated));
-        }
-        problem
-    }
-
-    /// Answers the stream that is effective now: a gRPC caller with a grpc-status.
-    pub fn send(&self, now_ns: u64) {
+    fn message(&self, now_ns: u64) -> Message {
         let limits = self.limits(now_ns);
-        let mut headers = vec![(REASON_FIELD, self.reason().to_owned())];
+        let reason = if self.is_for_ever() { "cost_exceeds_capacity" } else { "limit_exceeded" };
+        let mut headers = vec![(REASON_FIELD, reason.to_owned())];
         if let Some(wait_s) = self.retry_after_s(now_ns) {
             headers.push(("retry-after", wait_s.to_string()));
         }
@@ -168,16 +241,31 @@ impl Refused {
             headers.push((POLICY_FIELD, rate_limit_fields::policy_value(&limits)));
             headers.push((REMAINING_FIELD, rate_limit_fields::remaining_value(&limits)));
         }
-        if is_grpc() {
-            let metadata = headers.iter().map(|(name, value)| (*name, value.as_bytes())).collect();
-            let message = self.detail();
-            let _ = hostcalls::send_grpc_response(self.grpc_status(), Some(&message), metadata);
-            return;
-        }
-        let body = self.problem(&limits).to_string();
-        headers.push(("content-type", "application/problem+json".to_owned()));
-        let headers = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
-        let _ = hostcalls::send_http_response(self.status().0, headers, Some(body.as_bytes()));
+        let detail = if self.is_for_ever() {
+            format!(
+                "The request costs {}, more than a limit ever holds; it can never succeed as it is.",
+                spell(self.cost)
+            )
+        } else {
+            NOTHING_LEFT.to_owned()
+        };
+        let violated = limits.iter().filter(|limit| limit.violated);
+        let problem = Problem {
+            r#type: QUOTA_EXCEEDED,
+            title: "Too Many Requests",
+            status: 429,
+            detail: &detail,
+            reason,
+            violated_policies: Some(violated.map(|limit| limit.name.as_str()).collect()),
+        };
+        let body = problem.to_json();
+        Message { headers, detail, body }
+    }
+}
+
+impl Problem<'_> {
+    fn to_json(&self) -> String {
+        serde_json::to_string(self).unwrap_or_default()
     }
 }
 

@@ -69,7 +69,7 @@ impl Worker {
         if idle_ns < IDLE_LEASE_NS {
             return true;
         }
-        let slot = host::read(&tenant.slot_key).map(|bytes| Slot::decode(Some(&bytes)));
+        let slot = host::read(&tenant.slot_key()).map(|bytes| Slot::decode(Some(&bytes)));
         let idle = tenant.is_idle();
         // Whose call is under way says what is owed when it is answered.
         let owes = |slot: &Slot| !slot.owed.is_zero() && now_ns >= slot.caller_until_ns;
@@ -97,7 +97,7 @@ impl Worker {
         let Some(tenant) = self.tenants.get_mut(index) else {
             return;
         };
-        let slot = host::read(&tenant.slot_key).map(|bytes| Slot::decode(Some(&bytes)));
+        let slot = host::read(&tenant.slot_key()).map(|bytes| Slot::decode(Some(&bytes)));
         let Some(slot) = slot.filter(|slot| slot.stamp == tenant.stamp) else {
             return;
         };
@@ -116,7 +116,7 @@ impl Worker {
         };
         let stamp = tenant.stamp.clone();
         let surrendered = tenant.surrender();
-        host::update(&tenant.slot_key, |bytes| {
+        host::update(&tenant.slot_key(), |bytes| {
             if bytes.is_none() {
                 return (None, ());
             }

@@ -9,6 +9,7 @@ use weir_domain::{
 };
 
 use crate::{
+    refusal::{LimitRefused, Refused},
     slot::{Drawn, Refusal, Slot},
     usage::UsageLog,
 };
@@ -17,7 +18,6 @@ use crate::{
 #[derive(Debug)]
 pub struct Tenant {
     pub id: TenantId,
-    pub slot_key: String,
     /// Whether the control plane has said that this tenant exists.
     pub proven: bool,
     /// What this worker may spend until `fast_until_ns` without asking anybody.
@@ -39,11 +39,14 @@ pub struct Tenant {
     /// When a change of it was last heard of: what was said before may be outdated.
     pub changed_ns: u64,
     pub refusal: Option<Refusal>,
-    pub limits: Rc<Limits>,
+    /// What refused requests were told last.
+    told: Option<Rc<LimitRefused>>,
+    /// For those who are told of them; otherwise nothing is kept.
+    pub limits: Option<Rc<Limits>>,
     /// Admitted by this worker, or drawn by others, since `limits` were told.
     spent_since_limits: Amount,
     pub next_call: u64,
-    pub call: Option<PendingCall>,
+    pub call: Option<Box<PendingCall>>,
     pub waiters: VecDeque<Waiter>,
     /// They don't stand in the order of their contexts: Envoy's numbers began anew, or a filter before
     /// this one held requests back.
@@ -93,10 +96,8 @@ pub fn slot_key(id: &TenantId) -> String {
 
 impl Tenant {
     pub fn new(id: TenantId) -> Self {
-        let slot_key = slot_key(&id);
         Self {
             id,
-            slot_key,
             proven: false,
             slice: Amount::ZERO,
             fast_until_ns: 0,
@@ -110,7 +111,8 @@ impl Tenant {
             suspended_until_ns: 0,
             changed_ns: 0,
             refusal: None,
-            limits: Rc::default(),
+            told: None,
+            limits: None,
             spent_since_limits: Amount::ZERO,
             next_call: 1,
             call: None,
@@ -120,6 +122,11 @@ impl Tenant {
             listed: false,
             waiting_listed: false,
         }
+    }
+
+    /// Where its slot is kept.
+    pub fn slot_key(&self) -> String {
+        slot_key(&self.id)
     }
 
     /// Takes `cost` from the slice and counts it, if the slice covers it. This is all that almost
@@ -192,6 +199,17 @@ impl Tenant {
         }
     }
 
+    /// What a request that takes `cost` is told, which the buckets do not hold.
+    pub fn refuse(&mut self, refusal: Refusal, cost: Amount, now_ns: u64) -> Refused {
+        let limits = self.limits.get_or_insert_default();
+        let told = self.told.take().filter(|told| told.is(refusal, cost, limits, now_ns));
+        let told = told.unwrap_or_else(|| {
+            Rc::new(LimitRefused::new(refusal, cost, Rc::clone(limits), now_ns))
+        });
+        self.told = Some(Rc::clone(&told));
+        Refused::Limit(told)
+    }
+
     /// Holds a new slice; the one before must have been surrendered.
     pub fn hold(&mut self, drawn: Drawn) {
         self.slice = drawn.slice;
@@ -199,6 +217,8 @@ impl Tenant {
         self.end_ns = drawn.end_ns;
         self.clock_offset_ns = drawn.clock_offset_ns;
         self.fast_until_ns = 0;
+        self.told = None;
+        self.limits = None;
     }
 
     /// The lease that the slice is of was renewed. Its end comes with the clock that says what time
@@ -213,8 +233,9 @@ impl Tenant {
 
     /// Notes the limits as the slot has them. What others drew since they were told counts as spent.
     pub fn see_limits(&mut self, slot: &Slot) {
-        if self.limits.at_ns != slot.limits_ns {
-            self.limits = Rc::new(Limits { list: slot.limits.clone(), at_ns: slot.limits_ns });
+        if self.limits.as_ref().is_none_or(|limits| limits.at_ns != slot.limits_ns) {
+            let limits = Limits { list: slot.limits.clone(), at_ns: slot.limits_ns };
+            self.limits = Some(Rc::new(limits));
         }
         self.spent_since_limits = slot.spent_since_limits(self.slice);
     }

@@ -1,6 +1,8 @@
 //! The tenants that one worker knows, and the strangers it turned away lately. Both are bounded.
 
-use hashbrown::HashMap;
+use std::hash::BuildHasher;
+
+use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
 use weir_domain::id::{self, TenantId};
 
 use crate::tenant::Tenant;
@@ -18,9 +20,11 @@ pub type Index = usize;
 
 #[derive(Debug, Default)]
 pub struct Tenants {
-    /// By credential; for now that is the tenant's id.
-    by_credential: HashMap<Vec<u8>, Index>,
-    entries: Vec<Option<Tenant>>,
+    /// By credential; for now that is the tenant's id, which stands in its entry.
+    by_credential: HashTable<Index>,
+    hasher: DefaultHashBuilder,
+    /// Boxed, so that growing moves pointers alone.
+    entries: Vec<Option<Box<Tenant>>>,
     free: Vec<Index>,
     strangers: HashMap<Vec<u8>, u64>,
     /// Tenants that no answer has confirmed yet.
@@ -39,10 +43,15 @@ impl Tenants {
     /// The tenant of `credential`; one that was never seen gets an entry, to be confirmed or removed
     /// by the control plane's answer.
     pub fn find(&mut self, credential: &[u8], now_ns: u64) -> Known {
-        if let Some(index) = self.by_credential.get(credential) {
-            return Known::Tenant(*index);
+        match self.index_by(credential) {
+            Some(index) => Known::Tenant(index),
+            None => self.look_up(credential, now_ns),
         }
-        self.look_up(credential, now_ns)
+    }
+
+    fn index_by(&self, credential: &[u8]) -> Option<Index> {
+        let is_it = |index: &Index| is_of(&self.entries, *index, credential);
+        self.by_credential.find(self.hasher.hash_one(credential), is_it).copied()
     }
 
     fn look_up(&mut self, credential: &[u8], now_ns: u64) -> Known {
@@ -69,29 +78,33 @@ impl Tenants {
     /// Adds a tenant, to be proven or removed.
     pub fn add(&mut self, id: TenantId, now_ns: u64) -> Index {
         self.unproven += 1;
-        let credential = id.as_str().as_bytes().to_vec();
+        let hash = self.hasher.hash_one(id.as_str().as_bytes());
         let index = self.free.pop().unwrap_or(self.entries.len());
         if index == self.entries.len() {
             self.entries.push(None);
         }
         if let Some(entry) = self.entries.get_mut(index) {
-            let mut tenant = Tenant::new(id);
+            let mut tenant = Box::new(Tenant::new(id));
             // The control plane remembers this worker's last call, though this worker may have
             // forgotten the tenant since: by the clock, in µs, numbers rise all the same.
             tenant.next_call = now_ns / 1_000 + 1;
             *entry = Some(tenant);
         }
-        self.by_credential.insert(credential, index);
+        let (entries, hasher) = (&self.entries, &self.hasher);
+        self.by_credential.insert_unique(hash, index, |other| {
+            let tenant = entries.get(*other).and_then(Option::as_ref);
+            hasher.hash_one(tenant.map_or(&b""[..], |tenant| tenant.id.as_str().as_bytes()))
+        });
         index
     }
 
     pub fn get_mut(&mut self, index: Index) -> Option<&mut Tenant> {
-        self.entries.get_mut(index)?.as_mut()
+        self.entries.get_mut(index)?.as_deref_mut()
     }
 
     /// The tenant with this id, if this worker knows it.
     pub fn index_of(&self, id: &TenantId) -> Option<Index> {
-        self.by_credential.get(id.as_str().as_bytes()).copied()
+        self.index_by(id.as_str().as_bytes())
     }
 
     /// The control plane has said that this tenant exists.
@@ -106,13 +119,22 @@ impl Tenants {
 
     /// Forgets a tenant.
     pub fn remove(&mut self, index: Index) {
-        if let Some(tenant) = self.entries.get_mut(index).and_then(Option::take) {
-            if !tenant.proven {
-                self.unproven = self.unproven.saturating_sub(1);
-            }
-            self.by_credential.remove(tenant.id.as_str().as_bytes());
-            self.free.push(index);
+        let Some(tenant) = self.get_mut(index) else {
+            return;
+        };
+        let was_proven = tenant.proven;
+        let id = tenant.id.clone();
+        let hash = self.hasher.hash_one(id.as_str().as_bytes());
+        if let Ok(known) = self.by_credential.find_entry(hash, |other| *other == index) {
+            known.remove();
         }
+        if let Some(entry) = self.entries.get_mut(index) {
+            *entry = None;
+        }
+        if !was_proven {
+            self.unproven = self.unproven.saturating_sub(1);
+        }
+        self.free.push(index);
     }
 
     /// Remembers that there is no such tenant.
@@ -134,8 +156,13 @@ impl Tenants {
 
     /// All indexes in use.
     pub fn indexes(&self) -> Vec<Index> {
-        self.by_credential.values().copied().collect()
+        self.by_credential.iter().copied().collect()
     }
+}
+
+fn is_of(entries: &[Option<Box<Tenant>>], index: Index, credential: &[u8]) -> bool {
+    let tenant = entries.get(index).and_then(Option::as_ref);
+    tenant.is_some_and(|tenant| tenant.id.as_str().as_bytes() == credential)
 }
 
 #[cfg(test)]

@@ -61,21 +61,21 @@ impl Worker {
             self.waiting_requests = self.waiting_requests.saturating_sub(1);
             match verdict {
                 Decision::Admit(Some(fields)) => {
-                    self.resumed.insert(waiter.context, fields);
+                    self.answers.insert(waiter.context, fields);
                     self.resume(waiter.context);
                 }
-                Decision::Refuse(refused) => self.refuse(waiter.context, &refused, now_ns),
+                Decision::Refuse(refused) => self.refuse(waiter.context, &refused),
                 Decision::Admit(None) | Decision::Wait(_) => self.resume(waiter.context),
             }
         }
     }
 
     /// Refuses all who wait for a tenant.
-    pub fn refuse_waiters(&mut self, index: Index, refused: &Refused, now_ns: u64) {
+    pub fn refuse_waiters(&mut self, index: Index, refused: &Refused) {
         let waiters = self.tenants.get_mut(index).map(|tenant| std::mem::take(&mut tenant.waiters));
         for waiter in waiters.unwrap_or_default().into_iter().filter(|waiter| !waiter.gone) {
             self.waiting_requests = self.waiting_requests.saturating_sub(1);
-            self.refuse(waiter.context, refused, now_ns);
+            self.refuse(waiter.context, refused);
         }
     }
 
@@ -85,18 +85,19 @@ impl Worker {
         });
     }
 
-    fn refuse(&mut self, context: u32, refused: &Refused, now_ns: u64) {
+    fn refuse(&mut self, context: u32, refused: &Refused) {
         if self.note_refusal(refused) {
-            host::with_stream(context, self.root, || refused.send(now_ns));
+            host::with_stream(context, self.root, || refused.send());
         } else {
             self.resume(context);
         }
     }
 
-    /// The stream `context`, which waited for the tenant at `index`, is gone.
-    pub fn forget_waiter(&mut self, context: u32, index: Index) {
-        self.resumed.remove(&context);
-        if let Some(tenant) = self.tenants.get_mut(index)
+    /// The request `context` is gone: nobody waits for it, and it gets no answer.
+    pub fn forget_request(&mut self, context: u32) {
+        self.answers.remove(&context);
+        if let Some(index) = self.paused.remove(&context)
+            && let Some(tenant) = self.tenants.get_mut(index)
             && tenant.forget_waiter(context)
         {
             self.waiting_requests = self.waiting_requests.saturating_sub(1);

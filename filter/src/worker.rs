@@ -1,6 +1,6 @@
 //! One worker: decides over requests, and does the rest on its tick.
 
-use std::{rc::Rc, time::Duration};
+use std::time::Duration;
 
 use hashbrown::HashMap;
 use weir_domain::{quantity::Amount, rate_limit_fields};
@@ -48,8 +48,10 @@ pub struct Worker {
     /// Tenants with waiting requests.
     pub waiting: Vec<Index>,
     pub waiting_requests: usize,
-    /// What the answers to requests that were resumed say, by their context.
-    pub resumed: HashMap<u32, AnswerFields>,
+    /// For whose lease requests are, or were, paused; by their context.
+    pub paused: HashMap<u32, Index>,
+    /// What the answers to admitted requests will say, by their context.
+    pub answers: HashMap<u32, AnswerFields>,
     pub usage: UsageLog,
     pub usage_calls: UsageCalls,
     pub lease_calls: LeaseCalls,
@@ -113,7 +115,8 @@ impl Worker {
             active: Vec::new(),
             waiting: Vec::new(),
             waiting_requests: 0,
-            resumed: HashMap::new(),
+            paused: HashMap::new(),
+            answers: HashMap::new(),
             usage: UsageLog::default(),
             usage_calls: UsageCalls::default(),
             lease_calls: LeaseCalls::default(),
@@ -209,7 +212,10 @@ impl Worker {
         let Some(tenant) = self.tenants.get_mut(index) else {
             return Decision::Admit(None);
         };
-        let limits = tenant.limits.at(now_ns, tenant.spent_since_limits());
+        let Some(limits) = &tenant.limits else {
+            return Decision::Admit(None);
+        };
+        let limits = limits.at(now_ns, tenant.spent_since_limits());
         Decision::Admit(Some(AnswerFields::RateLimit {
             policy: rate_limit_fields::policy_value(&limits),
             remaining: rate_limit_fields::remaining_value(&limits),
@@ -225,12 +231,11 @@ impl Worker {
             return Draw::Took;
         }
         if let Some(refusal) = tenant.refusal.filter(|refusal| refusal.refuses(cost, now_ns)) {
-            let limits = Rc::clone(&tenant.limits);
-            return Draw::Refused(Refused::Limit { refusal, cost, limits });
+            return Draw::Refused(tenant.refuse(refusal, cost, now_ns));
         }
         let stamp = tenant.stamp.clone();
         let surrendered = tenant.surrender();
-        let drawn = host::update(&tenant.slot_key, |bytes| {
+        let drawn = host::update(&tenant.slot_key(), |bytes| {
             if bytes.is_none() {
                 return (None, None);
             }
@@ -249,8 +254,7 @@ impl Worker {
                 Some(refusal) => {
                     tenant.refusal = Some(refusal);
                     tenant.see_limits(&slot);
-                    let limits = Rc::clone(&tenant.limits);
-                    Draw::Refused(Refused::Limit { refusal, cost, limits })
+                    Draw::Refused(tenant.refuse(refusal, cost, now_ns))
                 }
                 None => Draw::Empty,
             },
@@ -266,7 +270,9 @@ impl Worker {
         };
         tenant.refusal = None;
         tenant.hold(drawn);
-        tenant.see_limits(slot);
+        if self.config.rate_limit_fields == RateLimitFields::Always {
+            tenant.see_limits(slot);
+        }
         if tenant.take(cost, now_ns, &mut self.usage) { Draw::Took } else { Draw::Empty }
     }
 

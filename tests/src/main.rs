@@ -7,13 +7,20 @@ mod admin_api;
 mod admin_input;
 mod billing_periods;
 mod bounds;
+mod closing;
 mod configuration;
 mod conservation;
+mod corrections;
+mod credit_notes;
 mod credits;
+mod delivery;
+#[allow(dead_code, reason = "each test uses a part of it")]
+mod fake;
 mod fleet;
 mod gateway;
 #[allow(dead_code, reason = "each test uses a part of it")]
 mod harness;
+mod invoice_run;
 mod invoices;
 mod leases;
 mod ledger;

@@ -67,7 +67,7 @@ async fn a_planned_change_starts_with_the_next_period() -> Result<()> {
     Ok(())
 }
 
-/// A change that is withdrawn, or overtaken by another one, leaves nothing behind.
+/// A change that is withdrawn, or overtaken by another one or by the tenant's end, leaves nothing behind.
 #[tokio::test]
 async fn a_planned_change_is_withdrawn_or_overtaken() -> Result<()> {
     let fleet = plans().await?;
@@ -84,6 +84,14 @@ async fn a_planned_change_is_withdrawn_or_overtaken() -> Result<()> {
     fleet.admin.patch("/tenants/acme", &json!({ "plan": "new" })).await?.ok()?;
     assert_eq!(fleet.admin.get(CHANGE).await?.status, 404);
     assert_eq!(fleet.stack.database.query(sql).await?.trim(), "new");
+
+    plan_change(&fleet, "other").await?;
+    fleet.admin.post("/tenants/acme/close", &json!({})).await?.ok()?;
+    assert_eq!(fleet.admin.get(CHANGE).await?.status, 404);
+    assert_eq!(fleet.stack.database.query(sql).await?.trim(), "new");
+    let change = json!({ "plan": "other", "starts": "next_period" });
+    let answer = fleet.admin.put(CHANGE, &change).await?;
+    assert!(answer.status == 409 && answer.body.contains("is closed"), "{}", answer.body);
     Ok(())
 }
 

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, Result, ensure};
-use serde_json::Value;
+use serde_json::{Value, json};
 use weir_filter::config::Config;
 use xtask::workspace;
 
@@ -130,6 +130,9 @@ fn the_plugin_configuration_is_one_and_accepted() -> Result<()> {
     };
     let (envoy_cluster, _) = addresses(&mut for_envoy)?;
     let (istio_cluster, istio_authority) = addresses(&mut for_istio)?;
+    // Istio has no routes of its own to turn the filter off for.
+    let exempt = for_istio.as_object_mut().and_then(|it| it.remove("exempt"));
+    assert_eq!(exempt, Some(json!([{ "path": turned_off_path()? }])));
     assert_eq!(for_envoy, for_istio);
     assert_eq!(for_istio["control_plane"]["token"], TOKEN_PLACEHOLDER);
 
@@ -236,11 +239,25 @@ fn cluster_address(name: &str) -> Result<(String, u64)> {
     Ok((text(&address["address"])?.to_owned(), port))
 }
 
+fn connection_manager() -> Result<Value> {
+    let envoy = yaml(ENVOY)?;
+    let filters = &envoy["static_resources"]["listeners"][0]["filter_chains"][0]["filters"];
+    Ok(filters[0]["typed_config"].clone())
+}
+
+/// The path of the route in envoy.yaml that has no filter.
+fn turned_off_path() -> Result<Value> {
+    let manager = connection_manager()?;
+    let routes = manager["route_config"]["virtual_hosts"][0]["routes"].as_array();
+    let off = |route: &&Value| route["typed_per_filter_config"]["weir"]["disabled"] == true;
+    let route = routes.context("no routes")?.iter().find(off).context("no route without filter")?;
+    Ok(route["match"]["path"].clone())
+}
+
 /// The configuration of the filter in envoy.yaml.
 fn weir_filter() -> Result<Value> {
-    let envoy = yaml(ENVOY)?;
-    let manager = &envoy["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0];
-    let filters = manager["typed_config"]["http_filters"].as_array().context("no http_filters")?;
+    let manager = connection_manager()?;
+    let filters = manager["http_filters"].as_array().context("no http_filters")?;
     let weir = filters.iter().find(|filter| filter["name"] == "weir").context("no filter weir")?;
     Ok(weir["typed_config"]["config"].clone())
 }

@@ -3,19 +3,26 @@
 //! The rows take turns, so that a machine that slows down slows all of them; medians and ratios are
 //! what counts, and the spread says how noisy the machine was.
 
+mod control_plane;
 mod cpu;
 mod driver;
 mod edge;
 mod filters;
+mod growth;
 mod noop;
 pub mod ratelimit_service;
 mod report;
+mod rows;
 mod stats;
+mod target;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use anyhow::{Result, bail};
+use clap::ValueEnum;
+use serde_json::{Value, json};
 
+use self::target::Target;
 use crate::{
     build,
     progress::Step,
@@ -23,32 +30,59 @@ use crate::{
     stack::{Parts, Postgres, Stack},
 };
 
+/// A part of the bench.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Part {
+    /// What a decision costs at the edge.
+    Edge,
+    /// What becomes of that with many tenants, workers and limits.
+    Growth,
+    /// Leases, usage and invoices.
+    ControlPlane,
+}
+
 /// What to measure, and how to say it.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Options {
     /// The cost of a decision only, in under three minutes.
     pub quick: bool,
+    /// Only these parts; all of them, if empty.
+    pub only: Vec<Part>,
     /// The last line of standard output is one JSON object.
     pub json: bool,
 }
 
-/// How long to measure.
+/// How long to measure. Many short rounds: a noisy machine disturbs some of them, and not the median.
 #[derive(Debug, Clone, Copy)]
 struct Effort {
     rounds: u32,
     /// Of each row in each round.
     requests: u64,
+    /// Of one tenant without pause, to see how often the control plane is needed.
+    steady: u64,
     /// Rounds in which throughput and latency are measured.
     timed_rounds: u32,
     span: Duration,
 }
 
 const QUICK: Effort =
-    Effort { rounds: 7, requests: 8_000, timed_rounds: 0, span: Duration::from_secs(1) };
-const FULL: Effort =
-    Effort { rounds: 15, requests: 15_000, timed_rounds: 3, span: Duration::from_secs(3) };
+    Effort { rounds: 40, requests: 1_000, steady: 40_000, timed_rounds: 0, span: Duration::ZERO };
+const FULL: Effort = Effort {
+    rounds: 120,
+    requests: 1_500,
+    steady: 100_000,
+    timed_rounds: 3,
+    span: Duration::from_secs(3),
+};
 
-pub fn run(options: Options) -> Result<()> {
+impl Options {
+    fn has(&self, part: Part) -> bool {
+        let among = self.only.is_empty() || self.only.contains(&part);
+        among && (!self.quick || part == Part::Edge)
+    }
+}
+
+pub fn run(options: &Options) -> Result<()> {
     eprintln!("Setting up");
     let parts = Parts {
         tools: setup::tools()?,
@@ -63,18 +97,53 @@ pub fn run(options: Options) -> Result<()> {
     })
 }
 
-async fn bench(parts: &Parts, options: Options) -> Result<()> {
-    let step = Step::start("Postgres, Redis, control plane, upstream, Envoy");
+async fn bench(parts: &Parts, options: &Options) -> Result<()> {
+    let mut all = json!({});
+    let mut targets = Vec::new();
     let postgres = Postgres::start(&parts.tools.postgres_bin).await?;
-    let mut stack = Stack::builder(parts, &postgres).name("bench").concurrency(1).start().await?;
-    step.done("ready");
-    let step = Step::start("a decision at the edge");
-    let effort = if options.quick { QUICK } else { FULL };
-    let edge = edge::measure(&mut stack, effort).await?;
-    step.done("measured");
-    report::print(&edge);
+    if options.has(Part::Edge) {
+        let edge = edge(parts, &postgres, options).await?;
+        report::print(&edge);
+        targets.extend(edge.targets());
+        add(&mut all, report::json(&edge));
+    }
+    if options.has(Part::Growth) {
+        let growth = growth::measure(parts, &postgres).await?;
+        growth.print();
+        targets.extend(growth.targets());
+        add(&mut all, json!({ "growth": growth.json() }));
+    }
+    if options.has(Part::ControlPlane) {
+        let control_plane = control_plane::measure(parts, &postgres).await?;
+        control_plane.print();
+        targets.extend(control_plane.targets());
+        add(&mut all, json!({ "control_plane": control_plane.json() }));
+    }
+    if !targets.is_empty() {
+        println!("Targets\n");
+        targets.iter().for_each(Target::print);
+        println!();
+    }
     if options.json {
-        println!("{}", report::json(&edge));
+        println!("{all}");
     }
     Ok(())
+}
+
+/// On a Weir of its own, which has ended when it returns.
+async fn edge(parts: &Parts, postgres: &Arc<Postgres>, options: &Options) -> Result<edge::Edge> {
+    let step = Step::start("Redis, control plane, upstream, Envoy");
+    let mut stack = Stack::builder(parts, postgres).name("bench").concurrency(1).start().await?;
+    step.done("ready");
+    let step = Step::start("a decision at the edge");
+    let edge = edge::measure(&mut stack, if options.quick { QUICK } else { FULL }).await?;
+    step.done("measured");
+    Ok(edge)
+}
+
+/// Adds the members of one JSON object to another.
+fn add(all: &mut Value, more: Value) {
+    if let (Value::Object(all), Value::Object(more)) = (all, more) {
+        all.extend(more);
+    }
 }

@@ -1,5 +1,7 @@
 //! Builds what runs: the filter for Envoy and the control plane.
 
+mod trim;
+
 use std::{
     env,
     path::{Path, PathBuf},
@@ -16,15 +18,10 @@ use crate::{
 /// A folder of its own for wasm builds: one target folder for both would rebuild shared parts at each change.
 const WASM_TARGET_DIR: &str = "target-wasm";
 
-/// The filter as Envoy loads it: `wasm32-wasip1`, release.
+/// The filter as Envoy loads it: `wasm32-wasip1`, release, trimmed.
 pub fn filter() -> Result<PathBuf> {
     step("filter (wasm32-wasip1, release)", |step| {
-        let arguments = ["build", "--package=weir-filter", "--target=wasm32-wasip1", "--release"];
-        let mut cargo = command::cargo();
-        cargo.args(arguments).args(["--target-dir", WASM_TARGET_DIR]);
-        command::run_watched(&mut cargo, |line| step.shows(line))?;
-        let file = workspace().join(WASM_TARGET_DIR).join("wasm32-wasip1/release/weir_filter.wasm");
-        built(file)
+        build_filter(WASM_TARGET_DIR.as_ref(), &[], step)
     })
 }
 
@@ -32,15 +29,21 @@ pub fn filter() -> Result<PathBuf> {
 /// own, so that nobody takes it for the filter.
 pub fn trapping_filter() -> Result<PathBuf> {
     step("filter that traps on request (wasm32-wasip1)", |step| {
-        let folder = Path::new(WASM_TARGET_DIR).join("trap");
-        let mut cargo = command::cargo();
-        cargo.args(["build", "--package=weir-filter", "--target=wasm32-wasip1", "--release"]);
         // Built fast: nothing is measured with it.
-        cargo.args(["--features=trap", "--config=profile.release.lto=false", "--target-dir"]);
-        cargo.arg(&folder);
-        command::run_watched(&mut cargo, |line| step.shows(line))?;
-        built(workspace().join(folder).join("wasm32-wasip1/release/weir_filter.wasm"))
+        let options = ["--features=trap", "--config=profile.release.lto=false"];
+        build_filter(&Path::new(WASM_TARGET_DIR).join("trap"), &options, step)
     })
+}
+
+fn build_filter(folder: &Path, options: &[&str], step: &Step) -> Result<(PathBuf, String)> {
+    let mut cargo = command::cargo();
+    cargo.args(["build", "--package=weir-filter", "--target=wasm32-wasip1", "--release"]);
+    cargo.args(options).arg("--target-dir").arg(folder);
+    command::run_watched(&mut cargo, |line| step.shows(line))?;
+    let linked = workspace().join(folder).join("wasm32-wasip1/release/weir_filter.wasm");
+    let file = workspace().join(folder).join("weir_filter.wasm");
+    trim::trim(&linked, &file)?;
+    built(file)
 }
 
 /// The control plane, native, with debug assertions.

@@ -35,6 +35,9 @@ enum Command {
         /// Only the cost of a decision, in under three minutes.
         #[arg(long)]
         quick: bool,
+        /// Only this part; may be repeated.
+        #[arg(long)]
+        only: Vec<bench::Part>,
         /// Make the last line of standard output one JSON object.
         #[arg(long)]
         json: bool,
@@ -76,7 +79,9 @@ fn main() -> ExitCode {
 fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Demo { once, json } => demo::run(demo::Options { once, json })?,
-        Command::Bench { quick, json } => bench::run(bench::Options { quick, json })?,
+        Command::Bench { quick, only, json } => {
+            bench::run(&bench::Options { quick, only, json })?;
+        }
         Command::RatelimitService => bench::ratelimit_service::serve()?,
         Command::Test { only } => test::run(&only)?,
         Command::Soak { minutes, seed } => soak::run(soak::Options { minutes, seed })?,

@@ -32,7 +32,7 @@ async fn get() -> Json<&'static openapi::OpenApi> {
 #[openapi(
     info(
         title = "Weir admin API",
-        description = "Plans, tenants, credentials, buckets, usage and invoices.\n\nTimes are RFC 3339 in UTC, quantities are integers up to 2^53 - 1, money is decimal text.",
+        description = "Plans, tenants, credentials, buckets, usage, invoices and their delivery.\n\nTimes are RFC 3339 in UTC, quantities are integers up to 2^53 - 1, money is decimal text.",
     ),
     components(schemas(Problem))
 )]

@@ -67,6 +67,36 @@ impl TryFrom<String> for Lines {
     }
 }
 
+/// The longest email address, in characters (RFC 5321).
+const MAX_EMAIL: usize = 254;
+
+/// An email address, as far as it can be checked without writing to it.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(try_from = "String")]
+pub struct Email(String);
+
+impl Email {
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for Email {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let parts = text.split_once('@');
+        let whole = parts.is_some_and(|(local, host)| {
+            !local.is_empty() && !host.is_empty() && !host.contains('@')
+        });
+        let odd = |one: char| one.is_whitespace() || one.is_control();
+        if !whole || text.contains(odd) || text.chars().count() > MAX_EMAIL {
+            return Err(format!("{text:?} is not an email address"));
+        }
+        Ok(Self(text))
+    }
+}
+
 /// A time zone of the IANA database, as it is spelled there.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(try_from = "String")]
@@ -120,6 +150,15 @@ mod tests {
         assert_eq!(lines("").as_deref(), Ok(""));
         for text in [&"x\n".repeat(MAX_LINES + 1), &"x".repeat(MAX_NAME + 1), "a\tb", "a\0b"] {
             assert!(lines(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn email_addresses_have_two_parts() {
+        let email = |text: &str| Email::try_from(text.to_owned()).map(|email| email.0);
+        assert_eq!(email("billing@acme.example").as_deref(), Ok("billing@acme.example"));
+        for text in ["", "acme", "@acme", "acme@", "a@b@c", "a b@c", "a@b\n", &"x@".repeat(200)] {
+            assert!(email(text).is_err(), "{text}");
         }
     }
 

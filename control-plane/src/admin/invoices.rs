@@ -53,7 +53,7 @@ struct InvoiceQuery {
 
 #[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
-enum Format {
+pub(super) enum Format {
     Json,
     /// To be printed; it needs nothing else.
     Html,
@@ -63,13 +63,27 @@ enum Format {
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-struct FormatQuery {
+pub(super) struct FormatQuery {
     /// By the header `Accept` where it is not given.
     #[param(value_type = Option<Format>, inline)]
     format: Option<Format>,
 }
 
 impl FormatQuery {
+    /// What is to be printed; `None` where JSON is asked for.
+    pub(super) fn medium(self, headers: &HeaderMap) -> Option<Medium> {
+        let known = [
+            ("application/json", Format::Json),
+            ("text/html", Format::Html),
+            ("application/pdf", Format::Pdf),
+        ];
+        match negotiation::format(self.format, headers, &known, Format::Json) {
+            Format::Json => None,
+            Format::Html => Some(Medium::Html),
+            Format::Pdf => Some(Medium::Pdf),
+        }
+    }
+
     /// The invoice in the format that is asked for.
     async fn answer(
         self,
@@ -77,17 +91,10 @@ impl FormatQuery {
         headers: &HeaderMap,
         invoice: Invoice,
     ) -> Result<Response, ApiError> {
-        let known = [
-            ("application/json", Format::Json),
-            ("text/html", Format::Html),
-            ("application/pdf", Format::Pdf),
-        ];
-        let medium = match negotiation::format(self.format, headers, &known, Format::Json) {
-            Format::Json => return Ok(Json(invoice).into_response()),
-            Format::Html => Medium::Html,
-            Format::Pdf => Medium::Pdf,
-        };
-        print::invoice(&mut *app.db.acquire().await?, &invoice, medium).await
+        match self.medium(headers) {
+            None => Ok(Json(invoice).into_response()),
+            Some(medium) => print::invoice(&mut *app.db.acquire().await?, &invoice, medium).await,
+        }
     }
 }
 
@@ -147,7 +154,8 @@ async fn end_period(
     Ok((StatusCode::CREATED, Json(stored(&app, id).await?)))
 }
 
-async fn stored(app: &App, id: i64) -> Result<Invoice, ApiError> {
+/// The invoice, or a 404.
+pub(super) async fn stored(app: &App, id: i64) -> Result<Invoice, ApiError> {
     read::get(&app.db, id)
         .await?
         .ok_or_else(|| ApiError::NotFound { what: "invoice", id: id.to_string() })

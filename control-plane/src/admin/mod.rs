@@ -5,9 +5,13 @@
 //! authorization, the problem answers and the OpenAPI document come from here.
 
 pub mod access_tokens;
+pub mod account_state;
 pub mod api_keys;
 pub mod buckets;
+pub mod corrections;
+pub mod credit_notes;
 pub mod credits;
+pub mod deliveries;
 pub mod document;
 pub mod input;
 pub mod invoice_settings;
@@ -17,6 +21,7 @@ pub mod page;
 pub mod plan_change;
 pub mod plan_parts;
 pub mod plans;
+pub mod tenant_provider;
 pub mod tenants;
 pub mod usage;
 
@@ -42,12 +47,16 @@ fn resources() -> OpenApiRouter<App> {
         .merge(plan_parts::router())
         .merge(tenants::router())
         .merge(plan_change::router())
+        .merge(account_state::router())
         .merge(api_keys::router())
         .merge(access_tokens::router())
         .merge(invoices::router())
+        .merge(credit_notes::router())
         .merge(invoice_settings::router())
         .merge(credits::router())
+        .merge(deliveries::router())
         .merge(usage::router())
+        .merge(corrections::router())
         .merge(buckets::router())
         .merge(document::router())
 }

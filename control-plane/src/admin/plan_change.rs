@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 use weir_domain::id::{PlanId, TenantId};
 
-use super::tenants;
+use super::tenants::{self, AccountState};
 use crate::{
     app::App,
     extract::{JsonBody, Path},
@@ -58,7 +58,7 @@ async fn get(
 /// was planned before.
 #[utoipa::path(
     put, path = "/tenants/{tenant}/plan-change", tag = "tenants", params(("tenant" = TenantId, Path)), request_body = PlanChangeWrite,
-    responses((status = 200, body = PlanChange), (status = 409, body = crate::problem::Problem, content_type = "application/problem+json", description = "The plan is in another currency.")),
+    responses((status = 200, body = PlanChange), (status = 409, body = crate::problem::Problem, content_type = "application/problem+json", description = "The tenant is closed, or the plan is in another currency.")),
 )]
 async fn put(
     State(app): State<App>,
@@ -68,6 +68,9 @@ async fn put(
     let PlanChangeWrite { plan, starts: Starts::NextPeriod } = write;
     let mut tx = app.db.begin().await?;
     let before = tenants::lock(&mut tx, &tenant).await?;
+    if before.state == AccountState::Closed {
+        return Err(ApiError::Conflict(format!("{tenant} is closed: its plan stays as it is")));
+    }
     if before.plan == plan.as_str() {
         return Err(ApiError::field(
             "plan",

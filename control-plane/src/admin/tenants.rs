@@ -2,8 +2,8 @@
 
 use axum::{Json, extract::State, http::StatusCode};
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
-use sqlx::PgConnection;
+use serde::{Deserialize, Serialize, Serializer};
+use sqlx::{PgConnection, types::Json as JsonColumn};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 use weir_domain::id::{PlanId, TenantId};
@@ -12,6 +12,7 @@ use super::{
     input::{Lines, Name, ZoneName},
     page::{Page, PageQuery},
     plans,
+    tenant_provider::{TenantProvider, TenantProviderInput},
 };
 use crate::{
     app::App,
@@ -25,11 +26,7 @@ use crate::{
 };
 
 pub fn router() -> OpenApiRouter<App> {
-    OpenApiRouter::new()
-        .routes(routes!(list, create))
-        .routes(routes!(get, patch))
-        .routes(routes!(suspend))
-        .routes(routes!(resume))
+    OpenApiRouter::new().routes(routes!(list, create)).routes(routes!(get, patch))
 }
 
 /// A tenant.
@@ -47,8 +44,14 @@ pub struct Tenant {
     pub time_zone: String,
     /// Address and tax number, in lines: what invoices say under the name.
     pub billing_address: String,
+    #[schema(value_type = TenantProvider)]
+    pub provider: JsonColumn<TenantProvider>,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
+    /// The end of its last billing period with fees; null unless it is closed.
+    #[serde(serialize_with = "instant")]
+    #[schema(value_type = Option<Timestamp>)]
+    pub closed_at: Option<jiff_sqlx::Timestamp>,
 }
 
 /// Whether a tenant may use the API.
@@ -58,6 +61,8 @@ pub struct Tenant {
 pub enum AccountState {
     Active,
     Suspended,
+    /// For good.
+    Closed,
 }
 
 #[derive(Debug, Deserialize, ToSchema)]
@@ -74,6 +79,8 @@ struct TenantCreate {
     /// Address and tax number, in lines: what invoices say under the name.
     #[schema(value_type = Option<String>, examples("1 River Street\nZürich"))]
     billing_address: Option<Lines>,
+    /// Who sends the invoices; `manual` where it is not given.
+    provider: Option<TenantProviderInput>,
 }
 
 /// What shall change; what is not named stays.
@@ -91,6 +98,8 @@ struct TenantPatch {
     /// Invoices that are made from now on have it.
     #[schema(value_type = Option<String>)]
     billing_address: Option<Lines>,
+    /// For the invoices that become final from now on.
+    provider: Option<TenantProviderInput>,
 }
 
 /// All tenants.
@@ -104,7 +113,11 @@ async fn list(
         Tenant,
         r#"select id, name, state as "state: _", plan_id as plan,
              (select max(version) from plan_version where plan_id = tenant.plan_id) as "plan_version!",
-             time_zone, billing_address, created_at, updated_at
+             time_zone, billing_address,
+             (select jsonb_build_object('kind', tenant.provider, 'customer', customer_id, 'name', customer.name, 'email', email)
+              from (select) one left join provider_customer customer
+                on customer.tenant_id = tenant.id and customer.provider = tenant.provider) as "provider!: _",
+             created_at, updated_at, closed_at
            from tenant where $1::text is null or id > $1 order by id limit $2"#,
         after.as_ref().map(TenantId::as_str),
         page.fetch(),
@@ -127,7 +140,10 @@ async fn create(
     State(app): State<App>,
     JsonBody(new): JsonBody<TenantCreate>,
 ) -> Result<(StatusCode, Json<Tenant>), ApiError> {
-    let TenantCreate { id, name, plan, time_zone, billing_address } = new;
+    let TenantCreate { id, name, plan, time_zone, billing_address, provider } = new;
+    if let Some(provider) = &provider {
+        provider.check(&app.providers)?;
+    }
     let time_zone = time_zone.unwrap_or_else(ZoneName::utc);
     let mut tx = app.db.begin().await?;
     hold_plans(&mut tx, &[plan.as_str()]).await?;
@@ -148,6 +164,9 @@ async fn create(
             ApiError::Conflict(format!("there is already a tenant {:?}", id.as_str()))
         })
     })?;
+    if let Some(provider) = &provider {
+        provider.store(&mut tx, &id).await?;
+    }
     terms::start(&mut tx, &id, &plan, newest.version).await?;
     change::announce_tenant(&mut tx, &id).await?;
     let tenant = find(&mut tx, &id).await?;
@@ -163,6 +182,9 @@ async fn patch(
     Path(id): Path<TenantId>,
     JsonBody(patch): JsonBody<TenantPatch>,
 ) -> Result<Json<Tenant>, ApiError> {
+    if let Some(provider) = &patch.provider {
+        provider.check(&app.providers)?;
+    }
     let mut tx = app.db.begin().await?;
     let before = lock(&mut tx, &id).await?;
     let plan = patch.plan.filter(|plan| plan.as_str() != before.plan);
@@ -170,8 +192,17 @@ async fn patch(
     let name = patch.name.filter(|name| name.as_str() != before.name);
     let address =
         patch.billing_address.filter(|address| address.as_str() != before.billing_address);
-    if plan.is_none() && zone.is_none() && name.is_none() && address.is_none() {
+    let unchanged = plan.is_none() && zone.is_none() && name.is_none() && address.is_none();
+    if unchanged && patch.provider.is_none() {
         return Ok(Json(before));
+    }
+    if before.state == AccountState::Closed && (plan.is_some() || zone.is_some()) {
+        return Err(ApiError::Conflict(format!(
+            "{id} is closed: its plan and time zone stay as they are"
+        )));
+    }
+    if let Some(provider) = &patch.provider {
+        provider.store(&mut tx, &id).await?;
     }
     if let Some(plan) = &plan {
         move_to(&mut tx, &id, &before, plan).await?;
@@ -199,48 +230,6 @@ async fn patch(
     let tenant = find(&mut tx, &id).await?;
     tx.commit().await?;
     tracing::info!(before = ?before, after = ?tenant, "a tenant was changed");
-    Ok(Json(tenant))
-}
-
-/// Stops a tenant at once: gateways that hear of it refuse it with 403.
-#[utoipa::path(post, path = "/tenants/{tenant}/suspend", tag = "tenants", params(("tenant" = TenantId, Path)), responses((status = 200, body = Tenant)))]
-async fn suspend(
-    State(app): State<App>,
-    Path(id): Path<TenantId>,
-) -> Result<Json<Tenant>, ApiError> {
-    set_state(&app, &id, AccountState::Suspended).await
-}
-
-/// Lets a suspended tenant use the API again.
-#[utoipa::path(post, path = "/tenants/{tenant}/resume", tag = "tenants", params(("tenant" = TenantId, Path)), responses((status = 200, body = Tenant)))]
-async fn resume(
-    State(app): State<App>,
-    Path(id): Path<TenantId>,
-) -> Result<Json<Tenant>, ApiError> {
-    set_state(&app, &id, AccountState::Active).await
-}
-
-async fn set_state(
-    app: &App,
-    id: &TenantId,
-    state: AccountState,
-) -> Result<Json<Tenant>, ApiError> {
-    let mut tx = app.db.begin().await?;
-    let before = lock(&mut tx, id).await?;
-    if before.state == state {
-        return Ok(Json(before));
-    }
-    sqlx::query!(
-        "update tenant set state = $2, updated_at = now() where id = $1",
-        id.as_str(),
-        state as _,
-    )
-    .execute(&mut *tx)
-    .await?;
-    change::announce_tenant(&mut tx, id).await?;
-    let tenant = find(&mut tx, id).await?;
-    tx.commit().await?;
-    tracing::info!(tenant = id.as_str(), ?state, "a tenant was suspended or resumed");
     Ok(Json(tenant))
 }
 
@@ -294,6 +283,13 @@ async fn newest_of(tx: &mut PgConnection, plan: &PlanId) -> Result<plans::Plan, 
     })
 }
 
+fn instant<S: Serializer>(
+    at: &Option<jiff_sqlx::Timestamp>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    at.map(jiff_sqlx::Timestamp::to_jiff).serialize(serializer)
+}
+
 /// The tenant, which nobody else changes before the transaction ends.
 pub(super) async fn lock(tx: &mut PgConnection, id: &TenantId) -> Result<Tenant, ApiError> {
     sqlx::query!("select id from tenant where id = $1 for no key update", id.as_str())
@@ -309,7 +305,11 @@ pub async fn find(db: &mut PgConnection, id: &TenantId) -> Result<Tenant, ApiErr
         Tenant,
         r#"select id, name, state as "state: _", plan_id as plan,
              (select max(version) from plan_version where plan_id = tenant.plan_id) as "plan_version!",
-             time_zone, billing_address, created_at, updated_at
+             time_zone, billing_address,
+             (select jsonb_build_object('kind', tenant.provider, 'customer', customer_id, 'name', customer.name, 'email', email)
+              from (select) one left join provider_customer customer
+                on customer.tenant_id = tenant.id and customer.provider = tenant.provider) as "provider!: _",
+             created_at, updated_at, closed_at
            from tenant where id = $1"#,
         id.as_str(),
     )

@@ -1,14 +1,22 @@
-//! Closing billing periods. Each is one transaction that holds the tenant's row, so that several
+//! Closing billing periods. Each is closed in a transaction that holds the tenant's row, so that several
 //! runs at once make each invoice once, and one that is killed leaves whole invoices behind.
 
+use std::collections::HashSet;
+
 use jiff::Timestamp;
-use sqlx::PgPool;
+use sqlx::{PgConnection, PgPool};
 use weir_domain::{
     billing_period::{BillingPeriod, Quarter},
     id::TenantId,
 };
 
-use super::{Error, draft, period, store};
+use super::{
+    Error,
+    draft::{self, Draft},
+    late,
+    period::{self, Due},
+    store,
+};
 use crate::plan_change;
 
 /// Makes the invoice of the tenant's first period without one, if that period has ended at `as_of`.
@@ -20,14 +28,11 @@ pub async fn close_ended(
 ) -> Result<Option<i64>, Error> {
     let mut tx = db.begin().await?;
     period::lock(&mut tx, tenant).await?;
-    let open = period::open(&mut tx, tenant).await?.period()?;
-    if open.end() > Quarter::containing(as_of) {
-        return Ok(None);
-    }
-    let draft = draft::draw_up(&mut tx, tenant, open).await?;
-    let id = store::store(&mut tx, tenant, &draft).await?;
+    let open = period::open(&mut tx, tenant).await?;
+    let Some(period) = open.ended_by(Quarter::containing(as_of))? else { return Ok(None) };
+    let id = make(&mut tx, open.due(tenant.clone(), period)).await?;
     tx.commit().await?;
-    Ok(Some(id))
+    Ok(id)
 }
 
 /// Ends the tenant's current period with the current quarter hour and makes its invoice, and before
@@ -44,9 +49,14 @@ pub async fn end_now(db: &PgPool, tenant: &TenantId) -> Result<i64, Error> {
             return Err(Error::NotStarted(open.start().start()));
         }
         let whole = open.period()?;
-        let ended = BillingPeriod::new(whole.start(), whole.end().min(quarter.next()))?;
-        let draft = draft::draw_up(&mut tx, tenant, ended).await?;
-        let id = store::store(&mut tx, tenant, &draft).await?;
+        let end = match open.is_after_close() {
+            true => quarter.next(),
+            false => whole.end().min(quarter.next()),
+        };
+        let ended = BillingPeriod::new(whole.start(), end)?;
+        let id = make(&mut tx, open.due(tenant.clone(), ended)).await?.ok_or_else(|| {
+            Error::Refused(format!("{tenant} is closed, and all that it used is billed"))
+        })?;
         if ended.end() < whole.end() {
             plan_change::follow(&mut tx, tenant, ended.end().start()).await?;
         }
@@ -55,4 +65,67 @@ pub async fn end_now(db: &PgPool, tenant: &TenantId) -> Result<i64, Error> {
             return Ok(id);
         }
     }
+}
+
+/// Makes the invoices up to where a closed tenant's last period ends. Returns the id of the last one,
+/// if any was missing.
+pub async fn close_account(db: &PgPool, tenant: &TenantId) -> Result<Option<i64>, Error> {
+    let mut last = None;
+    loop {
+        let mut tx = db.begin().await?;
+        period::lock(&mut tx, tenant).await?;
+        let open = period::open(&mut tx, tenant).await?;
+        if open.is_after_close() {
+            return Ok(last);
+        }
+        last = make(&mut tx, open.due(tenant.clone(), open.period()?)).await?;
+        tx.commit().await?;
+    }
+}
+
+/// Draws an invoice up and stores it; `None` where there is nothing to bill after the tenant was closed.
+async fn make(tx: &mut PgConnection, due: Due) -> Result<Option<i64>, Error> {
+    let read_at = late::read_point(tx).await?;
+    let draft = draft::draw_up(tx, due).await?;
+    if draft.is_nothing() {
+        return Ok(None);
+    }
+    Ok(store::store(tx, &[draft], read_at).await?.pop())
+}
+
+/// How many periods were closed, of how many that were to be.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Closed {
+    pub(super) made: u64,
+    pub(super) of: u64,
+}
+
+/// Closes the periods of `drafts`, which were read before, unless somebody else has closed one of the
+/// tenant's since: that draft is out of date, and dropped.
+pub(super) async fn close_drawn_up(
+    db: PgPool,
+    mut drafts: Vec<Draft>,
+    read_at: jiff_sqlx::Timestamp,
+) -> Result<Closed, Error> {
+    let of = drafts.len() as u64;
+    let mut tx = db.begin().await?;
+    let tenants: Vec<String> = drafts.iter().map(|draft| draft.due.tenant.to_string()).collect();
+    let starts: Vec<_> =
+        drafts.iter().map(|draft| period::to_sql(draft.due.period.start())).collect();
+    period::lock_all(&mut tx, &tenants).await?;
+    // Whoever closes a period of a tenant begins with the first that is open.
+    let closed = sqlx::query_scalar!(
+        "select tenant_id from invoice join unnest($1::text[], $2::timestamptz[])
+                                            as given (tenant_id, period_start)
+           using (tenant_id, period_start)",
+        &tenants,
+        &starts as _,
+    )
+    .fetch_all(&mut *tx)
+    .await?;
+    let closed: HashSet<String> = closed.into_iter().collect();
+    drafts.retain(|draft| !draft.is_nothing() && !closed.contains(draft.due.tenant.as_str()));
+    let made = store::store(&mut tx, &drafts, read_at).await?.len() as u64;
+    tx.commit().await?;
+    Ok(Closed { made, of })
 }

@@ -65,7 +65,9 @@ pub async fn list_in(
 ) -> Result<Vec<Invoice>, Error> {
     let rows = sqlx::query!(
         r#"select id, number, tenant_id, state as "state: InvoiceState", currency,
-                  period_start, period_end, total_minor, created_at
+                  period_start, period_end, total_minor, void_reason, created_at,
+                  (select coalesce(sum(amount_minor), 0) from credit_note
+                   where invoice_id = invoice.id)::bigint as "credited_minor!"
            from invoice
            where ($1::text is null or tenant_id = $1) and ($2::text is null or state = $2)
              and ($3::bigint is null or id < $3) and ($4::bigint is null or id = $4)
@@ -97,6 +99,8 @@ pub async fn list_in(
                     .map(|line| line.view(currency))
                     .collect::<Result<_, Error>>()?,
                 total: Money::new(row.total_minor, currency).decimal(),
+                credited: Money::new(row.credited_minor, currency).decimal(),
+                void_reason: row.void_reason,
                 unpriced: Vec::new(),
                 created_at: Some(row.created_at.to_jiff()),
             })

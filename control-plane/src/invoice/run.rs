@@ -1,14 +1,34 @@
 //! `weir invoice run`: the invoices of all billing periods that have ended.
+//!
+//! Tenants are taken in waves, and those of a wave that are behind by several periods in rounds of one
+//! period each. A round sums the usage of all its tenants up in one pass over the rollup, and closes
+//! their periods in small transactions, several at once. What it has read before is still true when a
+//! period is closed if the period is still the tenant's first without an invoice.
 
+use std::{collections::HashSet, mem};
+
+use futures_util::TryStreamExt;
 use indicatif::{ProgressBar, ProgressStyle};
 use jiff::Timestamp;
-use sqlx::PgPool;
-use weir_domain::id::TenantId;
+use sqlx::{Connection, PgConnection, PgPool};
+use tokio::{pin, task::JoinSet};
+use weir_domain::{billing_period::Quarter, id::TenantId};
 
-use super::{Error, close, period};
+use super::{
+    Error,
+    close::{self, Closed},
+    draft::{self, Input},
+    late,
+    period::{self, Due},
+    stage::Stage,
+};
 
-/// How many tenants are read at once.
-const PAGE: i64 = 500;
+/// How many tenants are read at once: a round holds their terms and periods in memory.
+const WAVE: i64 = 100_000;
+/// How many periods one transaction closes.
+const CHUNK: usize = 1_000;
+/// How many such transactions there are at once, each on a connection of its own.
+const WRITERS: usize = 2;
 
 /// What a run has done.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -33,55 +53,160 @@ pub async fn run(
         Some(as_of) => as_of,
         None => period::now(&mut *db.acquire().await?).await?,
     };
-    let mut summary = Summary::default();
     if let Some(tenant) = only {
-        summary.tenants = 1;
-        summary.invoices = close_all(db, tenant, as_of).await?;
-        return Ok(summary);
+        let mut invoices = 0;
+        while close::close_ended(db, tenant, as_of).await?.is_some() {
+            invoices += 1;
+        }
+        return Ok(Summary { tenants: 1, invoices, failed: 0 });
     }
     let total = sqlx::query_scalar!(r#"select count(*) as "count!" from tenant"#);
     let bar = progress(total.fetch_one(db).await?);
-    let mut last = String::new();
-    loop {
-        let tenants = sqlx::query_scalar!(
-            "select id from tenant where id > $1 order by id limit $2",
-            last,
-            PAGE,
-        )
-        .fetch_all(db)
-        .await?;
-        let Some(end) = tenants.last() else { break };
-        last.clone_from(end);
-        for id in tenants {
-            summary.tenants += 1;
-            match close_all_of(db, id.clone(), as_of).await {
-                Ok(made) => summary.invoices += made,
-                Err(Error::Sql(error)) => return Err(Error::Sql(error)),
-                Err(error) => {
-                    summary.failed += 1;
-                    tracing::error!(tenant = id, %error, "the invoice can't be made");
-                }
+    let mut run = Run { db, as_of, summary: Summary::default(), failed: HashSet::new(), bar };
+    let mut after = String::new();
+    while let Some(last) = run.wave(&after).await? {
+        after = last;
+    }
+    run.bar.finish_and_clear();
+    Ok(run.summary)
+}
+
+struct Run<'a> {
+    db: &'a PgPool,
+    as_of: Timestamp,
+    summary: Summary,
+    /// Tenants of this wave that failed.
+    failed: HashSet<String>,
+    bar: ProgressBar,
+}
+
+/// The periods of a wave that have ended, one of each tenant.
+#[derive(Default)]
+struct Ended {
+    due: Vec<Due>,
+    /// Whether a tenant has one more.
+    more: bool,
+    /// How many tenants were looked at, and the last of them.
+    tenants: u64,
+    last: Option<String>,
+}
+
+impl Run<'_> {
+    /// Makes all invoices of the tenants that come after `after`, up to the one that it returns; `None`
+    /// without any.
+    async fn wave(&mut self, after: &str) -> Result<Option<String>, Error> {
+        self.failed.clear();
+        let mut is_first = true;
+        loop {
+            let mut reader = self.db.acquire().await?;
+            let read_at = late::read_point(&mut reader).await?;
+            let Ended { due, more, tenants, last } = self.ended(&mut reader, after).await?;
+            if mem::take(&mut is_first) {
+                self.summary.tenants += tenants;
+                self.bar.inc(tenants.saturating_sub(due.len() as u64));
             }
-            bar.set_message(format!("{} invoices", summary.invoices));
-            bar.inc(1);
+            if !due.is_empty() {
+                let inputs = draft::gather(&mut reader, due).await?;
+                let stage = Stage::write(&mut reader, &inputs).await?;
+                let closed = self.round(&mut reader, &inputs, &stage, read_at).await;
+                stage.clear(&mut reader).await?;
+                closed?;
+            }
+            if !more {
+                return Ok(last);
+            }
         }
     }
-    bar.finish_and_clear();
-    Ok(summary)
-}
 
-async fn close_all_of(db: &PgPool, id: String, as_of: Timestamp) -> Result<u64, Error> {
-    close_all(db, &TenantId::new(id).map_err(Error::stored)?, as_of).await
-}
-
-/// Closes all periods of a tenant that have ended; how many.
-async fn close_all(db: &PgPool, tenant: &TenantId, as_of: Timestamp) -> Result<u64, Error> {
-    let mut made = 0;
-    while let Some(invoice) = close::close_ended(db, tenant, as_of).await? {
-        tracing::info!(%tenant, invoice, "invoice made");
-        made += 1;
+    async fn ended(&mut self, reader: &mut PgConnection, after: &str) -> Result<Ended, Error> {
+        let tenants = period::open_after(reader, None, after, WAVE).await?;
+        let mut ended = Ended { tenants: tenants.len() as u64, ..Ended::default() };
+        ended.last = tenants.last().map(|(id, _)| id.clone());
+        let now = Quarter::containing(self.as_of);
+        for (id, open) in tenants {
+            let due = || {
+                let open = open?;
+                let Some(period) = open.ended_by(now)? else { return Ok(None) };
+                let due = open.due(TenantId::new(id.clone()).map_err(Error::stored)?, period);
+                Ok(Some((due, open.after(period).period()?.end() <= now)))
+            };
+            if self.failed.contains(&id) {
+                continue;
+            }
+            match due() {
+                Ok(None) => {}
+                Ok(Some((due, more))) => {
+                    ended.due.push(due);
+                    ended.more |= more;
+                }
+                Err(error) => self.fail(&id, &error),
+            }
+        }
+        Ok(ended)
     }
-    Ok(made)
+
+    /// Closes one period of each tenant.
+    async fn round(
+        &mut self,
+        reader: &mut PgConnection,
+        inputs: &[Input],
+        stage: &Stage<'_>,
+        read_at: jiff_sqlx::Timestamp,
+    ) -> Result<(), Error> {
+        // The sums of a wave fit into this; otherwise Postgres writes them to disk and reads them again.
+        let mut reader = reader.begin().await?;
+        sqlx::query!("select set_config('work_mem', '64MB', true)").fetch_one(&mut *reader).await?;
+        let rows = stage.rolled_up(&mut reader);
+        pin!(rows);
+        let mut next = rows.try_next().await?;
+        let mut writers = JoinSet::new();
+        let mut chunk = Vec::with_capacity(CHUNK);
+        for (place, input) in inputs.iter().enumerate() {
+            let mut quantities = Vec::new();
+            while let Some((_, quantity)) = next.take_if(|(of, _)| *of == place) {
+                quantities.push(quantity);
+                next = rows.try_next().await?;
+            }
+            match input.draw_up(quantities) {
+                Ok(draft) => chunk.push(draft),
+                Err(error) => self.fail(input.due.tenant.as_str(), &error),
+            }
+            if chunk.len() == CHUNK {
+                self.leave_at_most(WRITERS - 1, &mut writers).await?;
+                writers.spawn(close::close_drawn_up(
+                    self.db.clone(),
+                    mem::take(&mut chunk),
+                    read_at,
+                ));
+            }
+        }
+        if !chunk.is_empty() {
+            writers.spawn(close::close_drawn_up(self.db.clone(), chunk, read_at));
+        }
+        self.leave_at_most(0, &mut writers).await
+    }
+
+    /// Waits until no more than `count` chunks are being written.
+    async fn leave_at_most(
+        &mut self,
+        count: usize,
+        writers: &mut JoinSet<Result<Closed, Error>>,
+    ) -> Result<(), Error> {
+        while writers.len() > count {
+            let Some(written) = writers.join_next().await else { break };
+            let Closed { made, of } = written.map_err(Error::stored)??;
+            self.summary.invoices += made;
+            self.bar.set_message(format!("{} invoices", self.summary.invoices));
+            self.bar.inc(of);
+        }
+        Ok(())
+    }
+
+    fn fail(&mut self, tenant: &str, error: &Error) {
+        tracing::error!(tenant, %error, "the invoice can't be made");
+        self.failed.insert(tenant.to_owned());
+        self.summary.failed += 1;
+    }
 }
 
 /// On a terminal; nothing is drawn elsewhere.

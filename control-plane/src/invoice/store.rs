@@ -1,173 +1,247 @@
-//! Writing an invoice, and giving it a number.
+//! Writing invoices, and giving them numbers. Each table is written once for all of them.
 
+use rust_decimal::Decimal;
 use sqlx::{PgConnection, types::Json};
 use weir_domain::{
-    id::TenantId,
     invoice::{Line, Subject},
-    price::ModelPattern,
+    price::{Charge, ModelPattern},
 };
 
 use super::{
-    Error, InvoiceState,
-    draft::{Draft, Terms},
-    grants,
-    period::to_sql,
-    rule::StoredRule,
-    usage::QuantityRow,
+    Error, InvoiceState, draft::Draft, grants, period::to_sql, rule::StoredRule, usage::QuantityRow,
 };
 
-/// Stores `draft` as a final invoice and returns its id. The caller holds the tenant's row.
+/// Stores `drafts` as final invoices and returns their ids, in their order. The caller holds the
+/// tenants' rows, and nobody has closed the periods. `read_at` is the read point of their usage.
 pub(super) async fn store(
     tx: &mut PgConnection,
-    tenant: &TenantId,
-    draft: &Draft,
-) -> Result<i64, Error> {
-    let number = next_number(tx).await?;
-    let id = insert_invoice(tx, tenant, draft, &number).await?;
-    for terms in &draft.terms {
-        insert_terms(tx, id, terms).await?;
-    }
-    for quantity in &draft.quantities {
-        insert_quantity(tx, id, id, quantity).await?;
-    }
-    for late in &draft.late {
-        for difference in &late.differences {
-            insert_quantity(tx, id, late.invoice_id, difference).await?;
-        }
-    }
-    for (position, line) in (1..).zip(&draft.invoice.lines) {
-        insert_line(tx, id, position, line, draft).await?;
-    }
-    grants::use_up(tx, [(id, &draft.invoice)].into_iter()).await?;
-    Ok(id)
+    drafts: &[Draft],
+    read_at: jiff_sqlx::Timestamp,
+) -> Result<Vec<i64>, Error> {
+    let ids = new_ids(tx, drafts.len()).await?;
+    let drafts: Vec<(i64, &Draft)> = ids.iter().copied().zip(drafts).collect();
+    insert_terms(tx, &drafts).await?;
+    insert_quantities(tx, &drafts).await?;
+    insert_lines(tx, &drafts).await?;
+    grants::use_up(tx, drafts.iter().map(|(id, draft)| (*id, &draft.invoice))).await?;
+    settle(tx, &drafts).await?;
+    // Last, because others wait for their numbers until this transaction ends.
+    insert_invoices(tx, &drafts, read_at).await?;
+    Ok(ids)
 }
 
-/// The number after the last one. Others wait for theirs until this transaction ends, and get this
-/// one where it fails: so there are no gaps.
-async fn next_number(tx: &mut PgConnection) -> Result<String, Error> {
-    let number = sqlx::query_scalar!("update invoice_number set last = last + 1 returning last")
-        .fetch_one(tx)
-        .await?;
-    Ok(format!("INV-{number:06}"))
+async fn new_ids(tx: &mut PgConnection, count: usize) -> Result<Vec<i64>, Error> {
+    let ids = sqlx::query_scalar!(
+        r#"select nextval(pg_get_serial_sequence('invoice', 'id')) as "id!"
+           from generate_series(1, $1::bigint)"#,
+        i64::try_from(count).map_err(Error::stored)?,
+    );
+    Ok(ids.fetch_all(tx).await?)
 }
 
-async fn insert_invoice(
+/// The numbers after the last one. Others wait for theirs until this transaction ends, and get these
+/// where it fails: so there are no gaps.
+async fn next_numbers(tx: &mut PgConnection, count: usize) -> Result<Vec<String>, Error> {
+    let count = i64::try_from(count).map_err(Error::stored)?;
+    let last =
+        sqlx::query_scalar!("update invoice_number set last = last + $1 returning last", count)
+            .fetch_one(tx)
+            .await?;
+    let first = last.saturating_sub(count).saturating_add(1);
+    Ok((first..=last).map(|number| format!("INV-{number:06}")).collect())
+}
+
+async fn insert_invoices(
     tx: &mut PgConnection,
-    tenant: &TenantId,
-    draft: &Draft,
-    number: &str,
-) -> Result<i64, Error> {
-    let invoice = &draft.invoice;
-    let currency = invoice.total.currency();
-    let id = sqlx::query_scalar!(
-        r#"insert into invoice (number, tenant_id, state, currency, period_start, period_end, time_zone, total_minor)
-           select $2, id, $3, $4, $5, $6, time_zone, $7 from tenant where id = $1
-           returning id"#,
-        tenant.as_str(),
-        number,
-        InvoiceState::Final as _,
-        currency.as_str(),
-        to_sql(invoice.period.start()) as _,
-        to_sql(invoice.period.end()) as _,
-        invoice.total.minor(),
-    )
-    .fetch_one(tx)
-    .await?;
-    Ok(id)
-}
-
-async fn insert_terms(tx: &mut PgConnection, invoice_id: i64, terms: &Terms) -> Result<(), Error> {
+    drafts: &[(i64, &Draft)],
+    read_at: jiff_sqlx::Timestamp,
+) -> Result<(), Error> {
+    let numbers = next_numbers(tx, drafts.len()).await?;
+    let (mut ids, mut tenants, mut zones) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut starts, mut ends) = (Vec::new(), Vec::new());
+    let (mut currencies, mut totals) = (Vec::new(), Vec::new());
+    for (id, draft) in drafts {
+        ids.push(*id);
+        tenants.push(draft.due.tenant.as_str());
+        zones.push(draft.due.time_zone.as_str());
+        starts.push(to_sql(draft.due.period.start()));
+        ends.push(to_sql(draft.due.period.end()));
+        currencies.push(draft.invoice.total.currency().to_string());
+        totals.push(draft.invoice.total.minor());
+    }
     sqlx::query!(
-        "insert into invoice_terms (invoice_id, starts_at, plan_id, plan_version) values ($1, $2, $3, $4)",
-        invoice_id,
-        to_sql(terms.starts_at) as _,
-        terms.plan_id,
-        terms.plan_version,
+        "insert into invoice (id, number, tenant_id, state, currency, period_start, period_end, time_zone,
+                              total_minor, usage_read_at)
+         overriding system value
+         select id, number, tenant_id, $9, currency, period_start, period_end, time_zone, total_minor, $10
+         from unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::timestamptz[],
+                     $6::timestamptz[], $7::text[], $8::bigint[])
+              as given (id, number, tenant_id, currency, period_start, period_end, time_zone, total_minor)",
+        &ids,
+        &numbers,
+        &tenants as _,
+        &currencies,
+        &starts as _,
+        &ends as _,
+        &zones as _,
+        &totals,
+        InvoiceState::Final as _,
+        read_at as _,
     )
     .execute(tx)
     .await?;
     Ok(())
 }
 
-async fn insert_quantity(
-    tx: &mut PgConnection,
-    invoice_id: i64,
-    period_invoice_id: i64,
-    quantity: &QuantityRow,
-) -> Result<(), Error> {
+async fn insert_terms(tx: &mut PgConnection, drafts: &[(i64, &Draft)]) -> Result<(), Error> {
+    let (mut ids, mut starts) = (Vec::new(), Vec::new());
+    let (mut plans, mut versions) = (Vec::new(), Vec::new());
+    for (id, draft) in drafts {
+        for terms in &draft.terms {
+            ids.push(*id);
+            starts.push(to_sql(terms.starts_at));
+            plans.push(terms.plan_id.as_str());
+            versions.push(terms.plan_version);
+        }
+    }
+    sqlx::query!(
+        "insert into invoice_terms (invoice_id, starts_at, plan_id, plan_version)
+         select * from unnest($1::bigint[], $2::timestamptz[], $3::text[], $4::integer[])",
+        &ids,
+        &starts as _,
+        &plans as _,
+        &versions,
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// The quantities of the invoices' own periods, and what came late for earlier ones.
+async fn insert_quantities(tx: &mut PgConnection, drafts: &[(i64, &Draft)]) -> Result<(), Error> {
+    let (mut ids, mut periods, mut starts) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut meters, mut models) = (Vec::new(), Vec::new());
+    let (mut tokens, mut requests) = (Vec::new(), Vec::new());
+    for (id, draft) in drafts {
+        let own = draft.quantities.iter().map(|quantity| (*id, quantity));
+        let late = draft.late.iter().flat_map(|late| {
+            late.differences.iter().map(|difference| (late.invoice_id, difference))
+        });
+        for (period, quantity) in own.chain(late) {
+            let QuantityRow { starts_at, meter, model, .. } = quantity;
+            ids.push(*id);
+            periods.push(period);
+            starts.push(to_sql(*starts_at));
+            meters.push(meter.as_str());
+            models.push(model.as_str());
+            tokens.push(quantity.tokens);
+            requests.push(quantity.requests);
+        }
+    }
     sqlx::query!(
         "insert into invoice_quantity
            (invoice_id, period_invoice_id, starts_at, meter, model, tokens, requests)
-         values ($1, $2, $3, $4, $5, $6, $7)",
-        invoice_id,
-        period_invoice_id,
-        to_sql(quantity.starts_at) as _,
-        quantity.meter,
-        quantity.model,
-        quantity.tokens,
-        quantity.requests,
+         select * from unnest($1::bigint[], $2::bigint[], $3::timestamptz[], $4::text[], $5::text[],
+                              $6::numeric[], $7::numeric[])",
+        &ids,
+        &periods,
+        &starts as _,
+        &meters as _,
+        &models as _,
+        &tokens,
+        &requests,
     )
     .execute(tx)
     .await?;
     Ok(())
 }
 
-async fn insert_line(
-    tx: &mut PgConnection,
-    invoice_id: i64,
-    position: i32,
-    line: &Line,
-    draft: &Draft,
-) -> Result<(), Error> {
-    let name = line.subject.name();
-    let amount_minor = line.amount.minor();
-    match &line.subject {
-        Subject::Price { price, quantity, share } => {
-            let counts = price.charge.unit().is_some();
-            sqlx::query!(
-                "insert into invoice_line
-                   (invoice_id, position, name, charge, share_quarters, share_of, meter, model, quantity, amount_minor)
-                 values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
-                invoice_id,
-                position,
-                name,
-                Json(&price.charge) as _,
-                i32::try_from(share.quarters).map_err(Error::stored)?,
-                i32::try_from(share.of).map_err(Error::stored)?,
-                counts.then_some(price.meter.as_str()),
-                price.model.as_ref().map(ModelPattern::as_str),
-                counts.then_some(rust_decimal::Decimal::from(*quantity)),
-                amount_minor,
-            )
-            .execute(tx)
-            .await?;
-        }
-        Subject::Rule(rule) => {
-            sqlx::query!(
-                "insert into invoice_line (invoice_id, position, name, rule, amount_minor)
-                 values ($1, $2, $3, $4, $5)",
-                invoice_id,
-                position,
-                name,
-                Json(StoredRule::of(rule)) as _,
-                amount_minor,
-            )
-            .execute(tx)
-            .await?;
-        }
-        Subject::Adjustment { period } => {
-            sqlx::query!(
-                "insert into invoice_line (invoice_id, position, name, adjusts_invoice_id, amount_minor)
-                 values ($1, $2, $3, $4, $5)",
-                invoice_id,
-                position,
-                name,
-                draft.invoice_of(*period),
-                amount_minor,
-            )
-            .execute(tx)
-            .await?;
-        }
+/// Late usage that these invoices have looked at is not looked at again.
+async fn settle(tx: &mut PgConnection, drafts: &[(i64, &Draft)]) -> Result<(), Error> {
+    let notes: Vec<i64> = drafts.iter().flat_map(|(_, draft)| &draft.late_notes).copied().collect();
+    if !notes.is_empty() {
+        sqlx::query!("delete from usage_late where id = any($1)", &notes).execute(tx).await?;
     }
     Ok(())
+}
+
+async fn insert_lines(tx: &mut PgConnection, drafts: &[(i64, &Draft)]) -> Result<(), Error> {
+    let mut columns = LineColumns::default();
+    for (id, draft) in drafts {
+        for (position, line) in (1..).zip(&draft.invoice.lines) {
+            columns.push(*id, position, line, draft)?;
+        }
+    }
+    sqlx::query!(
+        "insert into invoice_line (invoice_id, position, name, charge, share_quarters, share_of, meter,
+                                   model, quantity, rule, adjusts_invoice_id, amount_minor)
+         select * from unnest($1::bigint[], $2::integer[], $3::text[], $4::jsonb[], $5::integer[],
+                              $6::integer[], $7::text[], $8::text[], $9::numeric[], $10::jsonb[],
+                              $11::bigint[], $12::bigint[])",
+        &columns.ids,
+        &columns.positions,
+        &columns.names,
+        &columns.charges as _,
+        &columns.share_quarters as _,
+        &columns.share_ofs as _,
+        &columns.meters as _,
+        &columns.models as _,
+        &columns.quantities as _,
+        &columns.rules as _,
+        &columns.adjusts as _,
+        &columns.amounts,
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+#[derive(Default)]
+struct LineColumns<'a> {
+    ids: Vec<i64>,
+    positions: Vec<i32>,
+    names: Vec<String>,
+    charges: Vec<Option<Json<&'a Charge>>>,
+    share_quarters: Vec<Option<i32>>,
+    share_ofs: Vec<Option<i32>>,
+    meters: Vec<Option<&'a str>>,
+    models: Vec<Option<&'a str>>,
+    quantities: Vec<Option<Decimal>>,
+    rules: Vec<Option<Json<StoredRule>>>,
+    adjusts: Vec<Option<i64>>,
+    amounts: Vec<i64>,
+}
+
+impl<'a> LineColumns<'a> {
+    fn push(&mut self, id: i64, position: i32, line: &'a Line, draft: &Draft) -> Result<(), Error> {
+        self.ids.push(id);
+        self.positions.push(position);
+        self.names.push(line.subject.name());
+        self.amounts.push(line.amount.minor());
+        let (mut charge, mut share, mut adjusts) = (None, None, None);
+        let (mut meter, mut model, mut quantity, mut rule) = (None, None, None, None);
+        match &line.subject {
+            Subject::Price { price, quantity: counted, share: part } => {
+                charge = Some(Json(&price.charge));
+                share = Some(part);
+                model = price.model.as_ref().map(ModelPattern::as_str);
+                if price.charge.unit().is_some() {
+                    meter = Some(price.meter.as_str());
+                    quantity = Some(Decimal::from(*counted));
+                }
+            }
+            Subject::Rule(of) => rule = Some(Json(StoredRule::of(of))),
+            Subject::Adjustment { period } => adjusts = draft.invoice_of(*period),
+        }
+        let count = |quarters: u32| i32::try_from(quarters).map_err(Error::stored);
+        self.charges.push(charge);
+        self.share_quarters.push(share.map(|share| count(share.quarters)).transpose()?);
+        self.share_ofs.push(share.map(|share| count(share.of)).transpose()?);
+        self.meters.push(meter);
+        self.models.push(model);
+        self.quantities.push(quantity);
+        self.rules.push(rule);
+        self.adjusts.push(adjusts);
+        Ok(())
+    }
 }

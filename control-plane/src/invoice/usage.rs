@@ -1,14 +1,14 @@
-//! Quantities: what the rollup says now, and what invoices have priced.
+//! Quantities: what the rollup says now.
 
 use rust_decimal::{Decimal, prelude::ToPrimitive};
 use sqlx::PgConnection;
 use weir_domain::{
-    billing_period::{BillingPeriod, Quarter},
-    id::{Meter, TenantId},
+    billing_period::Quarter,
+    id::Meter,
     invoice::{Usage, Used},
 };
 
-use super::{Error, draft::Terms, period::to_sql};
+use super::{Error, draft::Input, period::to_sql};
 
 /// A sum over the time in which the same terms were in force, as the database writes it. In what an
 /// invoice prices for an earlier period it is a difference, and may be negative.
@@ -37,107 +37,82 @@ impl QuantityRow {
     }
 }
 
-/// The tenant's usage of `period` as it is known now, summed per terms.
+/// The same of several.
+pub(super) fn to_usage(quantities: &[QuantityRow]) -> Result<Vec<Usage>, Error> {
+    quantities.iter().map(QuantityRow::usage).collect()
+}
+
+/// The usage of one period as it is known now, summed per terms; in the order of terms, meter and model.
 pub(super) async fn rolled_up(
     db: &mut PgConnection,
-    tenant: &TenantId,
-    period: BillingPeriod,
-    terms: &[Terms],
+    input: &Input,
 ) -> Result<Vec<QuantityRow>, Error> {
-    let ends = terms.iter().skip(1).map(|next| next.starts_at).chain([period.end()]);
-    let mut quantities = Vec::new();
-    for (terms, end) in terms.iter().zip(ends) {
-        let rows = sqlx::query!(
-            r#"select meter, model, sum(tokens) as "tokens!", sum(requests) as "requests!"
-               from usage_rollup
-               where tenant_id = $1 and quarter >= $2 and quarter < $3
-               group by meter, model order by meter, model"#,
-            tenant.as_str(),
-            to_sql(terms.starts_at) as _,
-            to_sql(end) as _,
-        )
-        .fetch_all(&mut *db)
-        .await?;
-        quantities.extend(rows.into_iter().map(|row| QuantityRow {
-            starts_at: terms.starts_at,
-            meter: row.meter,
-            model: row.model,
-            tokens: row.tokens,
-            requests: row.requests,
-        }));
+    let stretches = Stretches::of(std::slice::from_ref(input));
+    let rows = sqlx::query_as!(
+        SumRow,
+        r#"select place as "place!", meter, model, sum(tokens) as "tokens!", sum(requests) as "requests!"
+           from unnest($1::integer[], $2::text[], $3::timestamptz[], $4::timestamptz[])
+                  as stretch (place, tenant_id, starts_at, ends_at)
+           join usage_rollup using (tenant_id)
+           where quarter >= starts_at and quarter < ends_at
+           group by place, meter, model order by place, meter, model"#,
+        &stretches.places,
+        &stretches.tenants as _,
+        &stretches.starts as _,
+        &stretches.ends as _,
+    )
+    .fetch_all(db)
+    .await?;
+    rows.into_iter().map(|row| Ok(stretches.quantity(row)?.1)).collect()
+}
+
+/// Times in which the same terms were in force for a tenant, as columns. All that is known of a stretch by
+/// its place is in `inputs`.
+pub(super) struct Stretches<'a> {
+    /// 0, 1, 2, …
+    pub(super) places: Vec<i32>,
+    pub(super) tenants: Vec<&'a str>,
+    pub(super) starts: Vec<jiff_sqlx::Timestamp>,
+    pub(super) ends: Vec<jiff_sqlx::Timestamp>,
+    /// The place of its input, and its start.
+    inputs: Vec<(usize, Quarter)>,
+}
+
+/// What was used in a stretch, of a meter and a model.
+pub(super) struct SumRow {
+    pub(super) place: i32,
+    pub(super) meter: String,
+    pub(super) model: String,
+    pub(super) tokens: Decimal,
+    pub(super) requests: Decimal,
+}
+
+impl<'a> Stretches<'a> {
+    /// Those of all inputs, in their order.
+    pub(super) fn of(inputs: &'a [Input]) -> Self {
+        let (mut tenants, mut starts, mut ends) = (Vec::new(), Vec::new(), Vec::new());
+        let mut places = Vec::new();
+        let mut of = Vec::new();
+        for (index, input) in inputs.iter().enumerate() {
+            let next = input.terms.iter().skip(1).map(|terms| terms.starts_at);
+            let next = next.chain([input.due.period.end()]);
+            for ((terms, end), place) in input.terms.iter().zip(next).zip(places.len()..) {
+                places.push(i32::try_from(place).unwrap_or(i32::MAX));
+                tenants.push(input.due.tenant.as_str());
+                starts.push(to_sql(terms.starts_at));
+                ends.push(to_sql(end));
+                of.push((index, terms.starts_at));
+            }
+        }
+        Self { places, tenants, starts, ends, inputs: of }
     }
-    Ok(quantities)
-}
 
-/// What all invoices together have priced of the period that `invoice_id` closed.
-pub(super) async fn billed(
-    db: &mut PgConnection,
-    invoice_id: i64,
-) -> Result<Vec<QuantityRow>, Error> {
-    let rows = sqlx::query!(
-        r#"select starts_at, meter, model, sum(tokens) as "tokens!", sum(requests) as "requests!"
-           from invoice_quantity where period_invoice_id = $1
-           group by starts_at, meter, model"#,
-        invoice_id,
-    )
-    .fetch_all(db)
-    .await?;
-    Ok(rows
-        .into_iter()
-        .map(|row| QuantityRow {
-            starts_at: Quarter::containing(row.starts_at.to_jiff()),
-            meter: row.meter,
-            model: row.model,
-            tokens: row.tokens,
-            requests: row.requests,
-        })
-        .collect())
-}
-
-/// How far the rollup of the tenant's closed periods is from what was billed for them: the
-/// differences, with the invoices that closed the periods, oldest first. Empty unless usage came
-/// late.
-pub(super) async fn late(
-    db: &mut PgConnection,
-    tenant: &TenantId,
-) -> Result<Vec<(i64, QuantityRow)>, Error> {
-    let rows = sqlx::query!(
-        r#"with stretch as (
-             select invoice.id as invoice_id, terms.starts_at,
-                    coalesce(lead(terms.starts_at) over (partition by invoice.id order by terms.starts_at),
-                             invoice.period_end) as ends_at
-             from invoice join invoice_terms terms on terms.invoice_id = invoice.id
-             where invoice.tenant_id = $1
-           ), known as (
-             select invoice_id, starts_at, meter, model, tokens, requests
-             from stretch join usage_rollup rollup
-               on rollup.tenant_id = $1
-              and rollup.quarter >= stretch.starts_at and rollup.quarter < stretch.ends_at
-             union all
-             select quantity.period_invoice_id, starts_at, meter, model, -tokens, -requests
-             from invoice join invoice_quantity quantity on quantity.period_invoice_id = invoice.id
-             where invoice.tenant_id = $1
-           )
-           select invoice_id as "invoice_id!", starts_at as "starts_at!", meter as "meter!",
-                  model as "model!", sum(tokens) as "tokens!", sum(requests) as "requests!"
-           from known group by invoice_id, starts_at, meter, model
-           having sum(tokens) <> 0 or sum(requests) <> 0
-           order by invoice_id, starts_at, meter, model"#,
-        tenant.as_str(),
-    )
-    .fetch_all(db)
-    .await?;
-    Ok(rows
-        .into_iter()
-        .map(|row| {
-            let difference = QuantityRow {
-                starts_at: Quarter::containing(row.starts_at.to_jiff()),
-                meter: row.meter,
-                model: row.model,
-                tokens: row.tokens,
-                requests: row.requests,
-            };
-            (row.invoice_id, difference)
-        })
-        .collect())
+    /// The quantity, and the place of its input.
+    pub(super) fn quantity(&self, row: SumRow) -> Result<(usize, QuantityRow), Error> {
+        let SumRow { place, meter, model, tokens, requests } = row;
+        let stretch = usize::try_from(place).ok().and_then(|place| self.inputs.get(place));
+        let (index, starts_at) =
+            stretch.copied().ok_or_else(|| Error::stored(format!("no stretch {place}")))?;
+        Ok((index, QuantityRow { starts_at, meter, model, tokens, requests }))
+    }
 }

@@ -49,6 +49,12 @@ pub struct Invoice {
     /// The sum of the lines, with all digits of the currency's minor unit.
     #[schema(value_type = String)]
     pub total: Decimal,
+    /// What credit notes have taken off the total.
+    #[schema(value_type = String)]
+    pub credited: Decimal,
+    /// Why it is void, where somebody said so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub void_reason: Option<String>,
     /// Usage that no price charges. In a draft only.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub unpriced: Vec<Unpriced>,
@@ -305,6 +311,8 @@ pub(super) fn of_draft(tenant: &TenantId, draft: &Draft) -> Invoice {
         period_end: invoice.period.end().start(),
         lines: lines.collect(),
         total: invoice.total.decimal(),
+        credited: Money::zero(invoice.total.currency()).decimal(),
+        void_reason: None,
         unpriced: unpriced.collect(),
         created_at: None,
     }

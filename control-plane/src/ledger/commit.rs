@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use sqlx::{PgConnection, PgPool};
+use sqlx::{Connection, PgConnection};
 use weir_domain::usage::UsageRecord;
 
-use super::batch::Incoming;
+use super::{batch::Incoming, records};
 
 /// The longest model name that is recorded as it came, in characters.
 const MAX_MODEL_LEN: usize = 128;
@@ -32,9 +32,14 @@ struct Locked<'a> {
 
 /// Stores `batches`, all or none, and says what became of each, in the same order.
 ///
-/// Transactions of other replicas that touch the same rows wait for this one. They can't deadlock:
-/// each locks worker rows first and rollup rows after, both in the order of their keys.
-pub async fn commit(db: &PgPool, batches: &[&Incoming]) -> Result<Vec<Outcome>, sqlx::Error> {
+/// Other transactions that touch the same rows, here or in other replicas, wait for this one. They
+/// can't deadlock: each locks worker rows first and rollup rows after, both in the order of their keys.
+///
+/// A caller that stops waiting for it must close the connection.
+pub async fn commit(
+    db: &mut PgConnection,
+    batches: &[&Incoming],
+) -> Result<Vec<Outcome>, sqlx::Error> {
     let mut transaction = db.begin().await?;
     let mut locked = lock_workers(&mut transaction, batches).await?;
     let tenants = known_tenants(&mut transaction, batches).await?;
@@ -55,7 +60,7 @@ pub async fn commit(db: &PgPool, batches: &[&Incoming]) -> Result<Vec<Outcome>, 
         *last = batch.sequence;
     }
 
-    insert_records(&mut transaction, &stored).await?;
+    records::insert(&mut transaction, &stored).await?;
     add_to_rollup(&mut transaction, &stored).await?;
     quarantine(&mut transaction, &quarantined).await?;
     advance_workers(&mut transaction, &locked.last_sequences).await?;
@@ -111,82 +116,11 @@ async fn known_tenants(
     batches: &[&Incoming],
 ) -> Result<HashSet<String>, sqlx::Error> {
     let named: BTreeSet<&str> = records(batches).map(|record| record.tenant.as_str()).collect();
-    let named: Vec<String> = named.into_iter().map(str::to_owned).collect();
-    let known = sqlx::query_scalar!("select id from tenant where id = any($1)", &named)
+    let named: Vec<&str> = named.into_iter().collect();
+    let known = sqlx::query_scalar!("select id from tenant where id = any($1)", &named as _)
         .fetch_all(transaction)
         .await?;
     Ok(known.into_iter().collect())
-}
-
-async fn insert_records(
-    transaction: &mut PgConnection,
-    batches: &[&Incoming],
-) -> Result<(), sqlx::Error> {
-    if records(batches).next().is_none() {
-        return Ok(());
-    }
-    let mut columns = RecordColumns::default();
-    for batch in batches {
-        for (position, record) in batch.records().iter().enumerate() {
-            columns.push(batch, position, record);
-        }
-    }
-    sqlx::query!(
-        "insert into usage_record
-             (gateway, worker, sequence, position, tenant_id, minute, meter, model, policy_version, tokens, requests)
-         select gateway, worker, sequence, position, tenant_id, to_timestamp(minute * 60), meter, model,
-                policy_version, tokens, requests
-         from unnest($1::text[], $2::text[], $3::bigint[], $4::integer[], $5::text[], $6::bigint[], $7::text[],
-                     $8::text[], $9::integer[], $10::bigint[], $11::bigint[])
-              as given (gateway, worker, sequence, position, tenant_id, minute, meter, model, policy_version,
-                        tokens, requests)",
-        &columns.gateways,
-        &columns.workers,
-        &columns.sequences,
-        &columns.positions,
-        &columns.tenants,
-        &columns.minutes,
-        &columns.meters,
-        &columns.models,
-        &columns.policy_versions,
-        &columns.tokens,
-        &columns.requests,
-    )
-    .execute(transaction)
-    .await?;
-    Ok(())
-}
-
-#[derive(Default)]
-struct RecordColumns {
-    gateways: Vec<String>,
-    workers: Vec<String>,
-    sequences: Vec<i64>,
-    positions: Vec<i32>,
-    tenants: Vec<String>,
-    minutes: Vec<i64>,
-    meters: Vec<String>,
-    models: Vec<String>,
-    policy_versions: Vec<i32>,
-    tokens: Vec<i64>,
-    requests: Vec<i64>,
-}
-
-impl RecordColumns {
-    fn push(&mut self, batch: &Incoming, position: usize, record: &UsageRecord) {
-        self.gateways.push(batch.gateway.clone());
-        self.workers.push(batch.worker.clone());
-        self.sequences.push(batch.sequence);
-        // A batch has far fewer records than i32 counts: its bytes are bounded.
-        self.positions.push(i32::try_from(position).unwrap_or(i32::MAX));
-        self.tenants.push(record.tenant.to_string());
-        self.minutes.push(record.minute);
-        self.meters.push(record.meter.to_string());
-        self.models.push(model(record).to_owned());
-        self.policy_versions.push(i32::try_from(record.policy_version).unwrap_or(i32::MAX));
-        self.tokens.push(record.tokens.get().cast_signed());
-        self.requests.push(record.requests.get().cast_signed());
-    }
 }
 
 async fn add_to_rollup(
@@ -206,9 +140,10 @@ async fn add_to_rollup(
     if sums.is_empty() {
         return Ok(());
     }
-    let column =
-        |of: fn(&(&str, i64, &str, &str)) -> String| sums.keys().map(of).collect::<Vec<_>>();
+    let tenants: Vec<&str> = sums.keys().map(|key| key.0).collect();
     let quarters: Vec<i64> = sums.keys().map(|key| key.1).collect();
+    let meters: Vec<&str> = sums.keys().map(|key| key.2).collect();
+    let models: Vec<&str> = sums.keys().map(|key| key.3).collect();
     let tokens: Vec<i64> = sums.values().map(|sum| sum.0).collect();
     let requests: Vec<i64> = sums.values().map(|sum| sum.1).collect();
     sqlx::query!(
@@ -219,10 +154,10 @@ async fn add_to_rollup(
          on conflict (tenant_id, quarter, meter, model) do update
          set tokens = usage_rollup.tokens + excluded.tokens,
              requests = usage_rollup.requests + excluded.requests",
-        &column(|key| key.0.to_owned()),
+        &tenants as _,
         &quarters,
-        &column(|key| key.2.to_owned()),
-        &column(|key| key.3.to_owned()),
+        &meters as _,
+        &models as _,
         &tokens,
         &requests,
     )
@@ -292,7 +227,7 @@ fn records<'a>(batches: &[&'a Incoming]) -> impl Iterator<Item = &'a UsageRecord
 }
 
 /// A model that can't be stored as a name counts as `other`: what was admitted is still billed.
-fn model(record: &UsageRecord) -> &str {
+pub(super) fn model(record: &UsageRecord) -> &str {
     let model = record.model.as_str();
     let is_name = model.chars().count() <= MAX_MODEL_LEN && !model.chars().any(char::is_control);
     if is_name { model } else { "other" }

@@ -4,12 +4,14 @@
 //! |---|---|
 //! | [`batch`] | a usage batch as it came in, and what makes one poison |
 //! | [`commit`] | one transaction that stores many batches |
+//! | [`records`] | the part of it that writes the records |
 //! | [`queue`] | the queue in front of it, and what happens when a transaction fails |
 //! | [`totals`] | sums over what is stored |
 
 pub mod batch;
 pub mod commit;
 pub mod queue;
+mod records;
 pub mod totals;
 
 pub use batch::Incoming;

@@ -1,4 +1,4 @@
-//! The queue in front of the ledger. One task takes what waits in it and commits it together, so
+//! The queue in front of the ledger. A few tasks take what waits in it and commit it together, so
 //! that many gateways share one commit and nobody waits for a timer.
 
 use std::{sync::Arc, time::Duration};
@@ -7,7 +7,7 @@ use metrics::{counter, gauge, histogram};
 use sqlx::PgPool;
 use thiserror::Error;
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
+    sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
     time::{Instant, timeout},
 };
 
@@ -22,6 +22,8 @@ const MAX_WAITING_BYTES: usize = 128 << 20;
 /// What one transaction takes at most; a single batch may have more records.
 const MAX_GROUP_BATCHES: usize = 256;
 const MAX_GROUP_RECORDS: usize = 20_000;
+/// How many transactions there are at once: while one waits for Postgres' disk, another one is made.
+const COMMITTERS: usize = 2;
 /// A transaction that takes longer has failed.
 const COMMIT_TIMEOUT: Duration = Duration::from_secs(15);
 
@@ -49,10 +51,13 @@ struct Job {
 }
 
 impl Ledger {
-    /// Starts the task that commits. It ends when all clones of this are gone.
+    /// Starts the tasks that commit. They end when all clones of this are gone.
     pub fn start(db: PgPool) -> Self {
         let (jobs, waiting) = mpsc::channel(MAX_WAITING);
-        tokio::spawn(commit_groups(db, waiting));
+        let waiting = Arc::new(Mutex::new(waiting));
+        for _ in 0..COMMITTERS {
+            tokio::spawn(commit_groups(db.clone(), Arc::clone(&waiting)));
+        }
         Self { jobs, bytes: Arc::new(Semaphore::new(MAX_WAITING_BYTES)) }
     }
 
@@ -69,19 +74,26 @@ impl Ledger {
     }
 }
 
-async fn commit_groups(db: PgPool, mut waiting: mpsc::Receiver<Job>) {
-    while let Some(first) = waiting.recv().await {
-        let mut records = first.batch.records().len();
-        let mut group = vec![first];
-        while group.len() < MAX_GROUP_BATCHES && records < MAX_GROUP_RECORDS {
-            let Ok(job) = waiting.try_recv() else { break };
-            records += job.batch.records().len();
-            group.push(job);
-        }
-        #[expect(clippy::cast_precision_loss, reason = "a few hundred at most")]
-        gauge!("weir_usage_waiting_batches").decrement(group.len() as f64);
+async fn commit_groups(db: PgPool, waiting: Arc<Mutex<mpsc::Receiver<Job>>>) {
+    while let Some(group) = next_group(&waiting).await {
         store_group(&db, group).await;
     }
+}
+
+/// What waits, as far as one transaction takes it; `None` once nothing more can come.
+async fn next_group(waiting: &Mutex<mpsc::Receiver<Job>>) -> Option<Vec<Job>> {
+    let mut waiting = waiting.lock().await;
+    let first = waiting.recv().await?;
+    let mut records = first.batch.records().len();
+    let mut group = vec![first];
+    while group.len() < MAX_GROUP_BATCHES && records < MAX_GROUP_RECORDS {
+        let Ok(job) = waiting.try_recv() else { break };
+        records += job.batch.records().len();
+        group.push(job);
+    }
+    #[expect(clippy::cast_precision_loss, reason = "a few hundred at most")]
+    gauge!("weir_usage_waiting_batches").decrement(group.len() as f64);
+    Some(group)
 }
 
 /// Commits `group` together; if it can't be, each batch on its own, so that a batch that Postgres
@@ -158,8 +170,15 @@ impl From<sqlx::Error> for Failure {
 async fn commit_within_time(db: &PgPool, group: &[Job]) -> Result<Vec<Outcome>, Failure> {
     let started = Instant::now();
     let batches: Vec<_> = group.iter().map(|job| &job.batch).collect();
-    let outcomes =
-        timeout(COMMIT_TIMEOUT, commit(db, &batches)).await.map_err(|_| Failure::Slow)??;
+    let mut connection = db.acquire().await?;
+    let outcomes = match timeout(COMMIT_TIMEOUT, commit(&mut connection, &batches)).await {
+        Ok(done) => done?,
+        Err(_) => {
+            // Given up in the middle of a statement, it is of no use to others.
+            drop(connection.detach());
+            return Err(Failure::Slow);
+        }
+    };
     #[expect(clippy::cast_precision_loss, reason = "a few hundred at most")]
     histogram!("weir_usage_commit_batches").record(group.len() as f64);
     histogram!("weir_usage_commit_seconds").record(started.elapsed());

@@ -29,7 +29,7 @@ pub(super) struct Account {
     pub(super) id: TenantId,
     pub(super) name: String,
     pub(super) plan: String,
-    pub(super) suspended: bool,
+    pub(super) state: AccountState,
     pub(super) zone: TimeZone,
     pub(super) zone_name: String,
     /// By the database's clock.
@@ -75,7 +75,7 @@ pub(super) async fn read(app: &App, tenant: &TenantId) -> Result<Account, ApiErr
         id: tenant.clone(),
         name: row.name,
         plan: row.plan,
-        suspended: row.state == AccountState::Suspended,
+        state: row.state,
         zone,
         zone_name: row.time_zone,
         now: row.now.to_jiff(),

@@ -13,7 +13,7 @@ use super::{
     format::{date_of, grouped, instant_in, last_day, waiting},
 };
 use crate::{
-    admin::buckets,
+    admin::{buckets, tenants::AccountState},
     invoice::{
         Invoice, InvoiceState,
         view::{Line, LineKind},
@@ -44,6 +44,7 @@ pub(super) struct Page {
     name: String,
     plan: String,
     suspended: bool,
+    closed: bool,
     zone: String,
     as_of: String,
     period_start: String,
@@ -110,6 +111,8 @@ struct InvoiceView {
     currency: String,
     lines: Vec<LineView>,
     total: Number,
+    /// Empty where nothing was.
+    credited: String,
 }
 
 struct LineView {
@@ -156,7 +159,8 @@ impl Page {
             id: account.id.to_string(),
             name: account.name,
             plan: account.plan,
-            suspended: account.suspended,
+            suspended: account.state == AccountState::Suspended,
+            closed: account.state == AccountState::Closed,
             zone: account.zone_name,
         }
     }
@@ -267,6 +271,11 @@ impl InvoiceView {
             currency: invoice.currency.to_string(),
             lines: invoice.lines.iter().map(LineView::of).collect(),
             total: Number::money(invoice.total),
+            credited: if invoice.credited.is_zero() {
+                String::new()
+            } else {
+                grouped(&invoice.credited.to_string())
+            },
         }
     }
 }

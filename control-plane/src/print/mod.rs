@@ -1,4 +1,4 @@
-//! Invoices for people: printable HTML, and PDF.
+//! Invoices and credit notes for people: printable HTML, and PDF.
 //!
 //! | module | subject |
 //! |---|---|
@@ -22,9 +22,12 @@ use sqlx::PgConnection;
 
 pub use sheet::Sheet;
 
-use crate::{invoice::Invoice, problem::ApiError};
+use crate::{
+    invoice::{Invoice, credit::CreditNote},
+    problem::ApiError,
+};
 
-/// What an invoice may be printed as.
+/// What a document may be printed as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Medium {
     Html,
@@ -42,7 +45,19 @@ pub async fn invoice(
     invoice: &Invoice,
     medium: Medium,
 ) -> Result<Response, ApiError> {
-    let sheet = Sheet::read(db, invoice).await?;
+    answer(Sheet::read(db, invoice).await?, medium).await
+}
+
+/// The same of a credit note.
+pub async fn credit_note(
+    db: &mut PgConnection,
+    note: &CreditNote,
+    medium: Medium,
+) -> Result<Response, ApiError> {
+    answer(Sheet::of_credit_note(db, note).await?, medium).await
+}
+
+async fn answer(sheet: Sheet, medium: Medium) -> Result<Response, ApiError> {
     let name = format!("{}.pdf", sheet.file_name());
     match medium {
         Medium::Html => {

@@ -1,10 +1,10 @@
-//! What stands on a printed invoice, in words.
+//! What stands on a printed invoice or credit note, in words.
 
 use jiff::{Timestamp, tz::TimeZone};
 use sqlx::PgConnection;
 
 use crate::{
-    invoice::{Invoice, InvoiceState, view::Line},
+    invoice::{Invoice, InvoiceState, credit::CreditNote, view::Line},
     portal::{
         format::{grouped, instant_in},
         view::details,
@@ -56,16 +56,7 @@ impl Sheet {
     /// a draft as it is now.
     pub async fn read(db: &mut PgConnection, invoice: &Invoice) -> Result<Self, ApiError> {
         let frame = match invoice.id {
-            Some(id) => {
-                sqlx::query_as!(
-                    Frame,
-                    r#"select seller, buyer, note, time_zone, due_at as "due_at?"
-                       from invoice where id = $1"#,
-                    id,
-                )
-                .fetch_one(db)
-                .await?
-            }
+            Some(id) => Frame::of_invoice(db, id).await?,
             None => {
                 sqlx::query_as!(
                     Frame,
@@ -82,12 +73,44 @@ impl Sheet {
         Ok(Self::of(invoice, &frame, &zone))
     }
 
+    /// A credit note is between those that its invoice names.
+    pub async fn of_credit_note(
+        db: &mut PgConnection,
+        note: &CreditNote,
+    ) -> Result<Self, ApiError> {
+        let frame = Frame::of_invoice(db, note.invoice).await?;
+        let zone = TimeZone::get(&frame.time_zone).map_err(ApiError::internal)?;
+        let invoice = note.invoice_number.clone().unwrap_or_default();
+        let amount = grouped(&note.amount.to_string());
+        Ok(Self {
+            title: "Credit note",
+            number: note.number.clone(),
+            stamp: None,
+            facts: vec![
+                ("Date", day(&zone, note.created_at)),
+                ("Invoice", invoice.clone()),
+                ("Account", note.tenant.clone()),
+            ],
+            seller: lines(&frame.seller),
+            buyer: lines(&frame.buyer),
+            currency: note.currency.to_string(),
+            rows: vec![Row {
+                name: format!("Credit for invoice {invoice}"),
+                details: note.reason.clone(),
+                quantity: String::new(),
+                unit_price: String::new(),
+                amount: amount.clone(),
+            }],
+            total: amount,
+            note: Vec::new(),
+        })
+    }
+
     fn of(invoice: &Invoice, frame: &Frame, zone: &TimeZone) -> Self {
-        let day = |at: Timestamp| zone.to_datetime(at).strftime("%-d %B %Y").to_string();
         let (from, to) = (invoice.period_start, invoice.period_end);
         let mut facts = Vec::new();
-        facts.extend(invoice.created_at.map(|at| ("Date", day(at))));
-        facts.extend(frame.due_at.map(|at| ("Due", day(at.to_jiff()))));
+        facts.extend(invoice.created_at.map(|at| ("Date", day(zone, at))));
+        facts.extend(frame.due_at.map(|at| ("Due", day(zone, at.to_jiff()))));
         facts.push(("Period", format!("{} to {}", instant_in(zone, from), instant_in(zone, to))));
         facts.push(("Times in", frame.time_zone.clone()));
         facts.push(("Account", invoice.tenant.clone()));
@@ -108,6 +131,19 @@ impl Sheet {
     /// For a file, without an ending.
     pub fn file_name(&self) -> &str {
         if self.number.is_empty() { "draft-invoice" } else { &self.number }
+    }
+}
+
+impl Frame {
+    /// As it was when the invoice was made.
+    async fn of_invoice(db: &mut PgConnection, id: i64) -> sqlx::Result<Self> {
+        sqlx::query_as!(
+            Self,
+            r#"select seller, buyer, note, time_zone, due_at as "due_at?" from invoice where id = $1"#,
+            id,
+        )
+        .fetch_one(db)
+        .await
     }
 }
 
@@ -133,6 +169,10 @@ fn stamp(state: InvoiceState) -> Option<&'static str> {
         InvoiceState::Paid => Some("Paid"),
         InvoiceState::Void => Some("Void"),
     }
+}
+
+fn day(zone: &TimeZone, at: Timestamp) -> String {
+    zone.to_datetime(at).strftime("%-d %B %Y").to_string()
 }
 
 fn lines(text: &str) -> Vec<String> {

@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -15,38 +15,55 @@ use tokio::{
     task::JoinSet,
 };
 
-/// Requests that are all alike.
+/// Requests to one Envoy.
 #[derive(Debug, Clone)]
 pub(super) struct Target {
     port: u16,
-    request: Arc<[u8]>,
+    /// One for each tenant.
+    requests: Arc<[Box<[u8]>]>,
+    /// Whose turn it is: indexes of `requests`, over and over.
+    turns: Arc<[u32]>,
+    next: Arc<AtomicUsize>,
     /// What each must be answered with.
     status: u16,
 }
 
 impl Target {
-    /// `tenant` goes into the header that `envoy/envoy.yaml` reads.
+    /// All of one tenant, which goes into the header that `envoy/envoy.yaml` reads.
     pub(super) fn new(port: u16, tenant: &str, status: u16) -> Self {
-        let request = format!(
-            "GET /orders HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\nx-tenant-id: {tenant}\r\n\r\n"
-        );
-        Self { port, request: request.into_bytes().into(), status }
+        Self::among(port, [tenant.to_owned()], vec![0], status)
     }
 
-    /// So many requests by so many clients, each of which asks again when it is answered.
-    pub(super) async fn send(&self, clients: u64, requests: u64) -> Result<()> {
-        let started = Arc::new(AtomicU64::new(0));
-        self.each(clients, |mut connection, _| {
-            let started = Arc::clone(&started);
-            async move {
-                while started.fetch_add(1, Ordering::Relaxed) < requests {
-                    connection.ask().await?;
-                }
-                Ok(Vec::new())
-            }
-        })
-        .await
-        .map(drop)
+    /// Of many tenants, in the order of `turns`, which are indexes of `tenants`.
+    pub(super) fn among(
+        port: u16,
+        tenants: impl IntoIterator<Item = String>,
+        turns: Vec<u32>,
+        status: u16,
+    ) -> Self {
+        let request = |tenant: String| {
+            format!(
+                "GET /orders HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\nx-tenant-id: {tenant}\r\n\r\n"
+            )
+            .into_bytes()
+            .into_boxed_slice()
+        };
+        let requests = tenants.into_iter().map(request).collect();
+        Self { port, requests, turns: turns.into(), next: Arc::default(), status }
+    }
+
+    fn next_request(&self) -> &[u8] {
+        let turn = self.next.fetch_add(1, Ordering::Relaxed) % self.turns.len();
+        &self.requests[self.turns[turn] as usize]
+    }
+
+    /// So many clients, each with a connection of its own.
+    pub(super) async fn connect(&self, clients: u64) -> Result<Clients> {
+        let mut connections = Vec::new();
+        for _ in 0..clients {
+            connections.push(Connection::open(self).await?);
+        }
+        Ok(Clients { connections })
     }
 
     /// How many requests a second are answered while `clients` ask as fast as they can.
@@ -103,14 +120,40 @@ impl Target {
         W: Future<Output = Result<Vec<u64>>> + Send + 'static,
     {
         let mut tasks = JoinSet::new();
-        for client in 0..clients {
-            tasks.spawn(work(Connection::open(self).await?, u32::try_from(client)?));
+        for (client, connection) in (0..).zip(self.connect(clients).await?.connections) {
+            tasks.spawn(work(connection, client));
         }
         let mut all = Vec::new();
         while let Some(ended) = tasks.join_next().await {
             all.extend(ended??);
         }
         Ok(all)
+    }
+}
+
+/// Clients that each ask again when they are answered.
+pub(super) struct Clients {
+    connections: Vec<Connection>,
+}
+
+impl Clients {
+    /// So many requests by all of them together.
+    pub(super) async fn send(&mut self, requests: u64) -> Result<()> {
+        let started = Arc::new(AtomicU64::new(0));
+        let mut tasks = JoinSet::new();
+        for mut connection in self.connections.drain(..) {
+            let started = Arc::clone(&started);
+            tasks.spawn(async move {
+                while started.fetch_add(1, Ordering::Relaxed) < requests {
+                    connection.ask().await?;
+                }
+                anyhow::Ok(connection)
+            });
+        }
+        while let Some(ended) = tasks.join_next().await {
+            self.connections.push(ended??);
+        }
+        Ok(())
     }
 }
 
@@ -128,7 +171,7 @@ impl Connection {
     }
 
     async fn ask(&mut self) -> Result<()> {
-        self.stream.write_all(&self.target.request).await?;
+        self.stream.write_all(self.target.next_request()).await?;
         self.buffer.clear();
         let head = loop {
             ensure!(self.stream.read_buf(&mut self.buffer).await? > 0, "Envoy hung up");

@@ -32,8 +32,8 @@ pub(super) fn print(edge: &Edge) {
             format!("{:.3} – {:.3}", ratio.min, ratio.max)
         );
     }
-    println!("  {:<43}{:>8.5}", "waited_share", edge.waited_share);
-    println!("  {:<43}{:>8.3}\n", "calls_per_1000", edge.calls_per_1000);
+    println!("  {:<43}{:>8.5}", "waited_share", edge.steady.waited_share);
+    println!("  {:<43}{:>8.3}\n", "calls_per_1000", edge.steady.calls_per_1000);
 }
 
 /// `-` for what was not measured.
@@ -57,7 +57,7 @@ pub(super) fn json(edge: &Edge) -> Value {
         .collect();
     let median = |(name, ratio): (&&str, &Spread)| ((*name).to_owned(), json!(ratio.median));
     let mut ratios: Map<String, Value> = edge.ratios.iter().map(median).collect();
-    ratios.insert("waited_share".to_owned(), json!(edge.waited_share));
-    ratios.insert("calls_per_1000".to_owned(), json!(edge.calls_per_1000));
+    ratios.insert("waited_share".to_owned(), json!(edge.steady.waited_share));
+    ratios.insert("calls_per_1000".to_owned(), json!(edge.steady.calls_per_1000));
     json!({ "edge": rows, "ratios": ratios })
 }

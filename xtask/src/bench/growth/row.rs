@@ -1,0 +1,205 @@
+//! One gateway and the tenants that use it.
+
+use anyhow::{Context, Result};
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+use serde_json::{Value, json};
+
+use crate::{
+    bench::{
+        cpu,
+        driver::{Clients, Target},
+        stats::Spread,
+    },
+    stack::{Gateway, Stack},
+};
+
+/// Enough for many tenants to wait for leases at once.
+const CLIENTS: u64 = 32;
+/// How many turns are drawn before they begin anew.
+const TURNS: usize = 1 << 20;
+
+/// Whose requests come.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Among {
+    plan: &'static str,
+    tenants: u32,
+    zipf: bool,
+}
+
+impl Among {
+    /// All alike.
+    pub(super) fn new(plan: &'static str, tenants: u32) -> Self {
+        Self { plan, tenants, zipf: false }
+    }
+
+    /// The n-th tenant sends 1/n of what the first one does.
+    pub(super) fn zipf(self) -> Self {
+        Self { zipf: true, ..self }
+    }
+
+    /// The same ones each time.
+    fn turns(self) -> Vec<u32> {
+        let mut random = StdRng::seed_from_u64(u64::from(self.tenants));
+        if !self.zipf {
+            return (0..TURNS).map(|_| random.random_range(0..self.tenants)).collect();
+        }
+        let mut sum = 0.0;
+        let sums: Vec<f64> = (1..=self.tenants)
+            .map(|rank| {
+                sum += 1.0 / f64::from(rank);
+                sum
+            })
+            .collect();
+        let draw = |at: f64| sums.partition_point(|upto| *upto <= at).min(sums.len() - 1) as u32;
+        (0..TURNS).map(|_| draw(random.random_range(0.0..sum))).collect()
+    }
+}
+
+pub(super) struct Row {
+    pub(super) name: &'static str,
+    pub(super) explained: &'static str,
+    clients: Clients,
+    gateway: usize,
+    workers: u32,
+    started_bytes: u64,
+    pub(super) resident_bytes: u64,
+    /// CPU µs per request, one per round: of the gateway, and of all that it asks.
+    gateway_us: Vec<f64>,
+    rest_us: Vec<f64>,
+    requests: f64,
+    calls: f64,
+    redis: f64,
+}
+
+/// What has been counted so far.
+struct Counts {
+    gateway_ns: u64,
+    rest_ns: u64,
+    calls: u64,
+    redis: u64,
+}
+
+impl Row {
+    /// Lets each tenant ask once, so that all are known.
+    pub(super) async fn new(
+        stack: &Stack,
+        gateway: usize,
+        (name, explained): (&'static str, &'static str),
+        among: &Among,
+        workers: u32,
+    ) -> Result<Self> {
+        let envoy = &stack.gateways[gateway];
+        let tenants = || (0..among.tenants).map(|number| format!("{}-{number}", among.plan));
+        let started_bytes = envoy.resident_bytes()?;
+        let each = Target::among(envoy.port(), tenants(), (0..among.tenants).collect(), 200);
+        let asks = u64::from(among.tenants).max(20_000);
+        each.connect(CLIENTS).await?.send(asks).await.context(name)?;
+        let resident_bytes = envoy.resident_bytes()?;
+        let target = Target::among(envoy.port(), tenants(), among.turns(), 200);
+        let mut clients = target.connect(CLIENTS).await?;
+        clients.send(1_000).await.context(name)?;
+        Ok(Self {
+            name,
+            explained,
+            clients,
+            gateway,
+            workers,
+            started_bytes,
+            resident_bytes,
+            gateway_us: Vec::new(),
+            rest_us: Vec::new(),
+            requests: 0.0,
+            calls: 0.0,
+            redis: 0.0,
+        })
+    }
+
+    pub(super) async fn measure(&mut self, stack: &Stack, requests: u64) -> Result<()> {
+        let gateway = &stack.gateways[self.gateway];
+        // What ended while the others had their turn is not measured.
+        self.clients.send(requests / 2).await?;
+        let before = Counts::of(stack, gateway).await?;
+        self.clients.send(requests).await?;
+        let after = Counts::of(stack, gateway).await?;
+        let us = |after: u64, before: u64| {
+            after.saturating_sub(before) as f64 / 1_000.0 / requests as f64
+        };
+        self.gateway_us.push(us(after.gateway_ns, before.gateway_ns));
+        self.rest_us.push(us(after.rest_ns, before.rest_ns));
+        self.requests += requests as f64;
+        self.calls += after.calls.saturating_sub(before.calls) as f64;
+        self.redis += after.redis.saturating_sub(before.redis) as f64;
+        Ok(())
+    }
+
+    pub(super) fn gateway_us(&self) -> Spread {
+        Spread::of(&self.gateway_us)
+    }
+
+    pub(super) fn rest_us(&self) -> Spread {
+        Spread::of(&self.rest_us)
+    }
+
+    /// What the gateway took more since it started, per worker.
+    pub(super) fn grown_bytes(&self) -> f64 {
+        self.resident_bytes.saturating_sub(self.started_bytes) as f64 / f64::from(self.workers)
+    }
+
+    /// Calls to the control plane.
+    pub(super) fn calls_per_1000(&self) -> f64 {
+        self.calls * 1_000.0 / self.requests
+    }
+
+    /// Commands that Redis ran.
+    pub(super) fn redis_per_1000(&self) -> f64 {
+        self.redis * 1_000.0 / self.requests
+    }
+
+    pub(super) fn json(&self) -> Value {
+        json!({
+            "cpu_us": self.gateway_us().median,
+            "control_plane_cpu_us": self.rest_us().median,
+            "resident_bytes": self.resident_bytes,
+            "calls_per_1000": self.calls_per_1000(),
+            "redis_per_1000": self.redis_per_1000(),
+        })
+    }
+}
+
+impl Counts {
+    async fn of(stack: &Stack, gateway: &Gateway) -> Result<Self> {
+        let stats = gateway.stats().await?;
+        let stat =
+            |name: &str| stats.get(&format!("wasmcustom.weir.{name}")).copied().unwrap_or_default();
+        let rest =
+            [stack.control_planes[0].pid(), stack.redis.pid(), stack.database.postgres.pid()];
+        Ok(Self {
+            gateway_ns: cpu::used_ns(gateway.pid().context("an Envoy has ended")?)?,
+            rest_ns: rest
+                .iter()
+                .flatten()
+                .map(|process| cpu::used_ns(*process))
+                .sum::<Result<_>>()?,
+            calls: stat("lease_calls") + stat("usage_batches"),
+            redis: redis_commands(&stack.redis.command("INFO stats").await?)?,
+        })
+    }
+}
+
+fn redis_commands(info: &str) -> Result<u64> {
+    let line = info.lines().find_map(|line| line.strip_prefix("total_commands_processed:"));
+    Ok(line.context("Redis does not say how many commands it ran")?.trim().parse()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn by_zipf_the_first_tenant_sends_twice_as_much_as_the_second() {
+        let turns = Among::new("one", 1_000).zipf().turns();
+        let count = |tenant| turns.iter().filter(|turn| **turn == tenant).count() as f64;
+        assert!((1.9..2.1).contains(&(count(0) / count(1))));
+        assert!(turns.iter().all(|turn| *turn < 1_000) && turns.iter().any(|turn| *turn > 900));
+    }
+}
