@@ -11,6 +11,7 @@
 //! | [`admin`] | the admin API: plans, tenants, credentials |
 //! | [`change`] | tells gateways which tenants changed |
 //! | [`terms`] | which plan version prices a tenant's usage from when |
+//! | [`plan_change`] | changes of plan that wait for the next billing period |
 //! | [`invoice`] | closing billing periods and making their invoices |
 //! | [`provider`], [`delivery`] | Stripe and Chargebee, and getting each invoice there once |
 //! | `webhook` | what they say afterwards |
@@ -36,6 +37,7 @@ pub mod health;
 pub mod invoice;
 pub mod lease;
 pub mod ledger;
+pub mod plan_change;
 pub mod portal;
 pub mod print;
 pub mod problem;

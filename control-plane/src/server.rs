@@ -17,7 +17,7 @@ use crate::{
     health,
     lease::{Leases, link::Redis, tenants::Tenants},
     ledger::Ledger,
-    portal,
+    plan_change, portal,
     problem::{no_such_endpoint, wrong_method},
     provider::settings::Settings,
     telemetry, webhook,
@@ -58,6 +58,7 @@ pub async fn serve(config: Config) -> Result<(), Box<dyn Error>> {
     let watching = tokio::spawn(async move {
         watcher.run(stopping, &tenants).await;
     });
+    let moving = tokio::spawn(plan_change::run(app.db.clone(), app.stopping.clone()));
     let delivering = tokio::spawn(worker.run());
     tracing::info!(address = %listener.local_addr()?, "listening");
     if let Err(error) = app.redis.link().await {
@@ -71,6 +72,7 @@ pub async fn serve(config: Config) -> Result<(), Box<dyn Error>> {
     };
     axum::serve(listener, router(app)).with_graceful_shutdown(told_to_stop).await?;
     watching.await?;
+    moving.await?;
     delivering.await?;
     tracing::info!("stopped");
     Ok(())

@@ -98,6 +98,10 @@ id_type! {
     LimitName
 }
 id_type! {
+    /// The name of a credit, unique among the tenant's.
+    CreditName
+}
+id_type! {
     /// What usage is counted on; `default` without a rating policy.
     Meter
 }

@@ -14,12 +14,14 @@
 //!
 //! **Order.** Of each price: its charge, then its discount, then what is missing to its minimum. Of
 //! the plan, from the sum of those: its discount, then what is missing to its minimum. So a minimum
-//! is what is paid at least. Adjustments come after it, and count in none of it.
+//! is what is paid at least. Adjustments come after it, and count in none of it. Credits come last, and pay what
+//! is to be paid then ([`grants`]).
 //!
 //! **Rounding.** A line is computed exactly and rounded once, half to even, to the currency's minor
 //! unit. The total is the sum of the lines as they stand there.
 
 mod charge;
+pub mod grants;
 mod lines;
 mod priced;
 #[cfg(test)]
@@ -31,7 +33,7 @@ mod tests;
 use rust_decimal::Decimal;
 use thiserror::Error;
 
-use self::lines::Lines;
+use self::{grants::GrantKind, lines::Lines};
 use crate::{
     billing_period::{BillingPeriod, Quarter},
     currency::Currency,
@@ -117,7 +119,7 @@ pub enum Subject {
     Adjustment { period: BillingPeriod },
 }
 
-/// A discount, or what is missing to a minimum.
+/// A discount, what is missing to a minimum, or a credit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Rule {
     /// `percent` less than `of`.
@@ -135,6 +137,8 @@ pub enum Rule {
         minimum: Money,
         reached: Money,
     },
+    /// What a grant pays of it.
+    Credit { grant: i64, kind: GrantKind, description: String },
 }
 
 /// A part of a period: `quarters` of its `of` quarter hours.
@@ -181,6 +185,7 @@ impl Subject {
 impl Rule {
     fn name(&self) -> String {
         let (price, rule) = match self {
+            Self::Credit { description, .. } => return description.clone(),
             Self::Discount { price, percent, .. } => {
                 (price, format!("Discount of {} %", percent.normalize()))
             }

@@ -11,8 +11,9 @@ use utoipa::{
 };
 
 use crate::{
+    billing_period::Days,
     currency::Currency,
-    id::{self, LimitName, Meter, PlanId, TenantId},
+    id::{self, CreditName, LimitName, Meter, PlanId, TenantId},
     price::ModelPattern,
     quantity::Quantity,
 };
@@ -55,6 +56,19 @@ impl PartialSchema for ModelPattern {
 
 impl ToSchema for ModelPattern {}
 
+impl PartialSchema for Days {
+    fn schema() -> RefOr<Schema> {
+        ObjectBuilder::new()
+            .schema_type(Type::Integer)
+            .minimum(Some(1))
+            .maximum(Some(Days::MAX))
+            .description(Some("How many days a billing period has."))
+            .into()
+    }
+}
+
+impl ToSchema for Days {}
+
 macro_rules! id_schema {
     ($($name:ident: $description:literal),* $(,)?) => {$(
         impl PartialSchema for $name {
@@ -81,5 +95,6 @@ id_schema! {
     TenantId: "Who is limited and billed.",
     PlanId: "A versioned set of limits and prices.",
     LimitName: "The name of a limit, unique in its plan.",
+    CreditName: "The name of a credit, unique among the tenant's.",
     Meter: "What usage is counted on; `default` without a rating policy.",
 }

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::{
+    billing_period::Cadence,
     currency::Currency,
     limit::{Limit, LimitError},
     price::{self, Price, PriceError},
@@ -41,6 +42,10 @@ pub struct PlanTerms {
         skip_serializing_if = "Option::is_none"
     )]
     pub minimum: Option<Decimal>,
+    /// How long billing periods are; they begin at midnight of the tenant's zone. A change counts from
+    /// the next period.
+    #[serde(default, skip_serializing_if = "Cadence::is_default")]
+    pub billing_period: Cadence,
 }
 
 /// What is wrong with a plan, and where.

@@ -46,6 +46,8 @@ async fn bad_input_is_refused_with_the_field() -> Result<()> {
         ("PUT", "/plans/bad", r#"{"currency":"USD","minimum":5}"#.into(), "minimum"),
         ("PUT", "/plans/bad", r#"{"currency":"USD","minimum":"0.001"}"#.into(), "minimum"),
         ("PUT", "/plans/bad", r#"{"currency":"USD","discount_percent":"101"}"#.into(), "discount_percent"),
+        ("PUT", "/plans/bad", r#"{"currency":"USD","billing_period":"weekly"}"#.into(), "billing_period"),
+        ("PUT", "/plans/bad", r#"{"currency":"USD","billing_period":{"every_days":0}}"#.into(), "billing_period.every_days"),
         ("PUT", "/plans/acme-plan/prices", format!("[{per_token},{per_token}]"), "[1]"),
         ("PUT", "/plans/bad", r#"{"currency":"XXY"}"#.into(), "currency"),
         ("PUT", "/plans/bad", r#"{"limits":[]}"#.into(), ""),

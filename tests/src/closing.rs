@@ -92,6 +92,25 @@ async fn after_the_end_only_usage_is_billed_and_only_where_there_is_some() -> Re
     Ok(())
 }
 
+/// Where periods are not months, what is left comes at the end of one that would have been.
+#[tokio::test]
+async fn after_the_end_the_dates_of_the_plan_go_on() -> Result<()> {
+    let fleet = start().await?;
+    let prices = [flat("10.00"), per_unit("0.01")];
+    let plan =
+        json!({ "currency": "USD", "prices": prices, "billing_period": { "every_days": 10 } });
+    tenant_since(&fleet, "acme", "2025-01-01T00:00:00Z", plan, "UTC").await?;
+    let close = "update tenant set state = 'closed', closed_at = '2025-01-14T10:15:00Z'";
+    fleet.stack.database.query(close).await?;
+    use_tokens(&fleet, "acme", "2025-01-23T00:00:00Z", 5).await?;
+    run(&fleet, "2025-02-05T00:00:00Z").await?;
+    let made = invoices(&fleet, "acme").await?;
+    let ends: Vec<_> = made.iter().map(|invoice| &invoice["period_end"]).collect();
+    assert_eq!(ends, ["2025-01-11T00:00:00Z", "2025-01-14T10:15:00Z", "2025-01-31T00:00:00Z"]);
+    assert_eq!(billed(&fleet).await?, ["10.00 0.00 10.00", "10.00 0.00 10.00", "0.05 0.05"]);
+    Ok(())
+}
+
 async fn billed(fleet: &Fleet) -> Result<Vec<String>> {
     let made: Vec<Value> = invoices(fleet, "acme").await?;
     Ok(made.iter().map(|invoice| amounts(invoice).join(" ")).collect())

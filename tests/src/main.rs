@@ -5,12 +5,14 @@
 
 mod admin_api;
 mod admin_input;
+mod billing_periods;
 mod bounds;
 mod closing;
 mod configuration;
 mod conservation;
 mod corrections;
 mod credit_notes;
+mod credits;
 mod delivery;
 #[allow(dead_code, reason = "each test uses a part of it")]
 mod fake;
@@ -23,6 +25,7 @@ mod invoices;
 mod leases;
 mod ledger;
 mod outage;
+mod plan_changes;
 mod portal;
 mod pricing;
 mod printing;

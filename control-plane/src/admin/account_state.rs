@@ -5,7 +5,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use weir_domain::id::TenantId;
 
 use super::tenants::{self, AccountState, Tenant};
-use crate::{app::App, change, extract::Path, invoice::close, problem::ApiError};
+use crate::{app::App, change, extract::Path, invoice::close, plan_change, problem::ApiError};
 
 pub fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new()
@@ -34,7 +34,7 @@ async fn resume(
 
 /// Closes a tenant for good: it is refused like one that is suspended, its billing period ends with the
 /// current quarter hour, and its invoice is made. After that it pays no fees and minimums. Usage that
-/// arrives later has one more invoice, at the end of a month.
+/// arrives later has one more invoice, at the end of a billing period. A planned change of plan is withdrawn.
 #[utoipa::path(post, path = "/tenants/{tenant}/close", tag = "tenants", params(("tenant" = TenantId, Path)), responses((status = 200, body = Tenant)))]
 async fn close_account(
     State(app): State<App>,
@@ -56,6 +56,9 @@ async fn set_state(app: &App, id: &TenantId, state: AccountState) -> Result<Tena
     }
     if before.state == AccountState::Closed {
         return Err(ApiError::Conflict(format!("{id} is closed for good; make another tenant")));
+    }
+    if state == AccountState::Closed {
+        plan_change::withdraw(&mut tx, id).await?;
     }
     sqlx::query!(
         "update tenant

@@ -10,6 +10,7 @@ pub mod api_keys;
 pub mod buckets;
 pub mod corrections;
 pub mod credit_notes;
+pub mod credits;
 pub mod deliveries;
 pub mod document;
 pub mod input;
@@ -17,6 +18,7 @@ pub mod invoice_settings;
 pub mod invoices;
 pub mod negotiation;
 pub mod page;
+pub mod plan_change;
 pub mod plan_parts;
 pub mod plans;
 pub mod tenant_provider;
@@ -44,12 +46,14 @@ fn resources() -> OpenApiRouter<App> {
         .merge(plans::router())
         .merge(plan_parts::router())
         .merge(tenants::router())
+        .merge(plan_change::router())
         .merge(account_state::router())
         .merge(api_keys::router())
         .merge(access_tokens::router())
         .merge(invoices::router())
         .merge(credit_notes::router())
         .merge(invoice_settings::router())
+        .merge(credits::router())
         .merge(deliveries::router())
         .merge(usage::router())
         .merge(corrections::router())

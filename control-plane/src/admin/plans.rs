@@ -7,7 +7,10 @@ use serde::{Deserialize, Serialize};
 use sqlx::{PgConnection, types::Json as SqlJson};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
-use weir_domain::{currency::Currency, id::PlanId, limit::Limit, plan::PlanTerms, price::Price};
+use weir_domain::{
+    billing_period::Cadence, currency::Currency, id::PlanId, limit::Limit, plan::PlanTerms,
+    price::Price,
+};
 
 use super::{
     input::Name,
@@ -62,6 +65,18 @@ struct PlanWrite {
     #[serde(default, with = "rust_decimal::serde::str_option")]
     #[schema(value_type = Option<String>)]
     minimum: Option<Decimal>,
+    /// How long billing periods are; they begin at midnight of the tenant's zone. A change counts from
+    /// each tenant's next period.
+    #[serde(default)]
+    billing_period: Cadence,
+}
+
+impl PlanWrite {
+    fn terms(self) -> PlanTerms {
+        let Self { name: _, currency, limits, prices, discount_percent, minimum, billing_period } =
+            self;
+        PlanTerms { currency, limits, prices, discount_percent, minimum, billing_period }
+    }
 }
 
 struct Row {
@@ -122,8 +137,8 @@ async fn put(
     Path(id): Path<PlanId>,
     JsonBody(write): JsonBody<PlanWrite>,
 ) -> Result<(StatusCode, Json<Plan>), ApiError> {
-    let PlanWrite { name, currency, limits, prices, discount_percent, minimum } = write;
-    let terms = PlanTerms { currency, limits, prices, discount_percent, minimum };
+    let name = write.name.clone();
+    let terms = write.terms();
     terms.check().map_err(|error| ApiError::field(error.field, error.cause))?;
     let name = name.as_ref().map(Name::as_str);
     let mut tx = app.db.begin().await?;
@@ -243,10 +258,13 @@ async fn keep_currency(
     id: &PlanId,
     currency: Currency,
 ) -> Result<(), ApiError> {
-    let tenant =
-        sqlx::query_scalar!("select id from tenant where plan_id = $1 limit 1", id.as_str())
-            .fetch_optional(tx)
-            .await?;
+    let tenant = sqlx::query_scalar!(
+        r#"select id as "id!" from tenant where plan_id = $1
+               union all select tenant_id from plan_change where plan_id = $1 limit 1"#,
+        id.as_str(),
+    )
+    .fetch_optional(tx)
+    .await?;
     match tenant {
         None => Ok(()),
         Some(_) => Err(ApiError::Conflict(format!(

@@ -19,6 +19,8 @@ use crate::{
     change,
     database::on_constraint,
     extract::{JsonBody, Path, Query},
+    invoice::period,
+    plan_change,
     problem::ApiError,
     terms,
 };
@@ -87,7 +89,8 @@ struct TenantCreate {
 struct TenantPatch {
     #[schema(value_type = Option<String>, min_length = 1, max_length = 200)]
     name: Option<Name>,
-    /// Its limits hold at once, its prices from the next quarter hour.
+    /// Its limits hold at once, its prices from the next quarter hour; a planned change of plan is
+    /// withdrawn. To move with the next billing period, use `/tenants/{tenant}/plan-change`.
     plan: Option<PlanId>,
     /// Limits whose periods it moves go on in them: what the period before has released counts.
     #[schema(value_type = Option<String>, examples("Europe/Zurich"))]
@@ -217,6 +220,10 @@ async fn patch(
     )
     .execute(&mut *tx)
     .await?;
+    if zone.is_some() {
+        let next_period = period::current(&mut tx, &id).await?.end();
+        plan_change::follow(&mut tx, &id, next_period.start()).await?;
+    }
     if plan.is_some() || zone.is_some() {
         change::announce_tenant(&mut tx, &id).await?;
     }
@@ -233,6 +240,20 @@ async fn move_to(
     before: &Tenant,
     plan: &PlanId,
 ) -> Result<(), ApiError> {
+    let version = joinable(tx, id, before, plan).await?;
+    plan_change::withdraw(tx, id).await?;
+    terms::change(tx, id, plan, version).await?;
+    Ok(())
+}
+
+/// The newest version of a plan that the tenant can move to. Nobody changes it before the transaction
+/// ends.
+pub(super) async fn joinable(
+    tx: &mut PgConnection,
+    id: &TenantId,
+    before: &Tenant,
+    plan: &PlanId,
+) -> Result<i32, ApiError> {
     hold_plans(tx, &[&before.plan, plan.as_str()]).await?;
     let left = newest_of(tx, &PlanId::new(&before.plan).map_err(ApiError::internal)?).await?;
     let joined = newest_of(tx, plan).await?;
@@ -243,8 +264,7 @@ async fn move_to(
             "{id} is billed in {currency}, but the plan {plan} is in {other}; choose a plan in {currency}"
         )));
     }
-    terms::change(tx, id, plan, joined.version).await?;
-    Ok(())
+    Ok(joined.version)
 }
 
 /// Lets nobody make a new version of these plans before the transaction ends, so that the tenant
@@ -275,6 +295,7 @@ pub(super) async fn lock(tx: &mut PgConnection, id: &TenantId) -> Result<Tenant,
     sqlx::query!("select id from tenant where id = $1 for no key update", id.as_str())
         .fetch_optional(&mut *tx)
         .await?;
+    plan_change::apply(tx, id).await?;
     find(tx, id).await
 }
 

@@ -17,6 +17,7 @@ use super::{
     period::{self, Due},
     store,
 };
+use crate::plan_change;
 
 /// Makes the invoice of the tenant's first period without one, if that period has ended at `as_of`.
 /// Returns its id.
@@ -56,6 +57,9 @@ pub async fn end_now(db: &PgPool, tenant: &TenantId) -> Result<i64, Error> {
         let id = make(&mut tx, open.due(tenant.clone(), ended)).await?.ok_or_else(|| {
             Error::Refused(format!("{tenant} is closed, and all that it used is billed"))
         })?;
+        if ended.end() < whole.end() {
+            plan_change::follow(&mut tx, tenant, ended.end().start()).await?;
+        }
         tx.commit().await?;
         if ended.contains(quarter) {
             return Ok(id);

@@ -3,11 +3,11 @@
 use sqlx::PgConnection;
 use weir_domain::{
     billing_period::BillingPeriod,
-    invoice::{self, Adjustment, Invoice},
+    invoice::{self, Adjustment, Invoice, grants::Grant},
 };
 
 use super::{
-    Error,
+    Error, grants,
     late::{self, Closed, Late},
     period::Due,
     terms::{self, Terms, in_force},
@@ -21,6 +21,8 @@ pub(super) struct Input {
     pub(super) terms: Vec<Terms>,
     closed: Vec<Closed>,
     late_notes: Vec<i64>,
+    /// The tenant's credits that are not used up.
+    grants: Vec<Grant>,
 }
 
 /// An invoice with all that it was computed from.
@@ -65,6 +67,8 @@ pub(super) async fn draw_up(db: &mut PgConnection, due: Due) -> Result<Draft, Er
 pub(super) async fn gather(db: &mut PgConnection, due: Vec<Due>) -> Result<Vec<Input>, Error> {
     let terms = terms::of_periods(db, &due).await?;
     let mut found = late::find(db, &due).await?;
+    let tenants: Vec<&str> = due.iter().map(|due| due.tenant.as_str()).collect();
+    let mut grants = grants::left(db, &tenants).await?;
     Ok(due
         .into_iter()
         .zip(terms)
@@ -72,7 +76,8 @@ pub(super) async fn gather(db: &mut PgConnection, due: Vec<Due>) -> Result<Vec<I
             let tenant = due.tenant.as_str();
             let closed = found.closed.remove(tenant).unwrap_or_default();
             let late_notes = found.notes.remove(tenant).unwrap_or_default();
-            Input { due, terms, closed, late_notes }
+            let grants = grants.remove(tenant).unwrap_or_default();
+            Input { due, terms, closed, late_notes, grants }
         })
         .collect())
 }
@@ -80,11 +85,12 @@ pub(super) async fn gather(db: &mut PgConnection, due: Vec<Due>) -> Result<Vec<I
 impl Input {
     /// Computes the invoice. `quantities` are the usage of the period, rolled up.
     pub(super) fn draw_up(&self, quantities: Vec<QuantityRow>) -> Result<Draft, Error> {
-        let Self { due, terms, closed, late_notes } = self.clone();
+        let Self { due, terms, closed, late_notes, grants } = self.clone();
         let late: Vec<Late> = closed.into_iter().map(Closed::late).collect::<Result<_, _>>()?;
         let adjustments: Vec<Adjustment> = late.iter().filter_map(|late| late.adjustment).collect();
         let usage = to_usage(&quantities)?;
-        let invoice = invoice::draw_up(due.period, &in_force(&terms), &usage, &adjustments)?;
+        let invoice = invoice::draw_up(due.period, &in_force(&terms), &usage, &adjustments)?
+            .pay_from(grants)?;
         Ok(Draft { due, invoice, terms, quantities, late, late_notes })
     }
 }

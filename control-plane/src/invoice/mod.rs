@@ -7,9 +7,11 @@
 //! | module | subject |
 //! |---|---|
 //! | [`period`] | which billing period of a tenant is open |
+//! | [`dates`] | on which dates the periods of a tenant end |
 //! | [`terms`] | the terms by which periods are priced |
 //! | [`usage`] | rolled-up quantities |
 //! | [`late`] | usage of closed periods that no invoice has priced yet |
+//! | [`grants`] | credits, and what invoices use of them |
 //! | [`draft`] | an invoice before it is stored: its terms, its usage, and what came late |
 //! | [`store`] | writing invoices, and giving them numbers |
 //! | [`close`] | closing the periods that have ended, or one before its end |
@@ -22,7 +24,9 @@
 
 pub mod close;
 pub mod credit;
+mod dates;
 mod draft;
+pub mod grants;
 mod late;
 pub mod period;
 pub mod read;

@@ -8,7 +8,10 @@ use weir_domain::{
     id::TenantId,
 };
 
-use super::Error;
+use super::{
+    Error,
+    dates::{self, Dates},
+};
 
 /// The first period of a tenant that has no invoice.
 #[derive(Debug, Clone)]
@@ -18,6 +21,7 @@ pub struct OpenPeriod {
     opened_in: TimeZone,
     /// The tenant's, and its name as the operator wrote it.
     zone: TimeZone,
+    dates: Dates,
     zone_name: String,
     is_settled: bool,
     /// The invoice of the period before it.
@@ -102,18 +106,18 @@ pub(super) async fn open_after(
         after,
         limit,
     )
-    .fetch_all(db)
+    .fetch_all(&mut *db)
     .await?;
-    let zone_named = |name: &str| TimeZone::get(name).map_err(Error::stored);
-    Ok(rows
+    let opened: Vec<(String, Quarter, Result<OpenPeriod, Error>)> = rows
         .into_iter()
         .map(|row| {
-            let start = row.period_end.unwrap_or(row.created_at).to_jiff();
+            let start = Quarter::containing(row.period_end.unwrap_or(row.created_at).to_jiff());
             let open = || {
                 let zone = zone_named(&row.time_zone)?;
                 let opened_in = row.opened_in.as_deref().map_or(Ok(zone.clone()), zone_named)?;
                 Ok(OpenPeriod {
-                    start: Quarter::containing(start),
+                    start,
+                    dates: Dates::calendar_months(start, &opened_in),
                     opened_in,
                     zone,
                     zone_name: row.time_zone,
@@ -122,7 +126,19 @@ pub(super) async fn open_after(
                     closed_at: row.closed_at.map(|at| Quarter::containing(at.to_jiff())),
                 })
             };
-            (row.id, open())
+            (row.id, start, open())
+        })
+        .collect();
+    let starts: Vec<_> = opened.iter().map(|(id, start, _)| (id.clone(), *start)).collect();
+    let mut stored = dates::read(db, &starts).await?;
+    Ok(opened
+        .into_iter()
+        .map(|(id, _, open)| {
+            let open = match stored.remove(&id) {
+                Some(dates) => open.and_then(|open| Ok(OpenPeriod { dates: dates?, ..open })),
+                None => open,
+            };
+            (id, open)
         })
         .collect())
 }
@@ -130,24 +146,31 @@ pub(super) async fn open_after(
 impl OpenPeriod {
     /// The period, if nobody ends it before its time. It ends when the tenant is closed.
     pub(super) fn period(&self) -> Result<BillingPeriod, Error> {
-        let month = BillingPeriod::month(self.start, &self.opened_in, &self.zone)?;
+        let whole = BillingPeriod::scheduled(
+            self.start,
+            self.dates.schedule(),
+            &self.opened_in,
+            &self.zone,
+        )?;
         match self.closed_at {
-            Some(end) if self.start < end && end < month.end() => {
+            Some(end) if self.start < end && end < whole.end() => {
                 Ok(BillingPeriod::new(self.start, end)?)
             }
-            _ => Ok(month),
+            _ => Ok(whole),
         }
     }
 
     /// The period to be invoiced at `now`; `None` while it goes on. After the tenant is closed, all
-    /// months that have ended are one.
+    /// that have ended are one.
     pub(super) fn ended_by(&self, now: Quarter) -> Result<Option<BillingPeriod>, Error> {
         let mut period = self.period()?;
         if period.end() > now {
             return Ok(None);
         }
+        let mut open = self.clone();
         while self.is_after_close() {
-            let next = self.clone().after(period).period()?;
+            open = open.after(period);
+            let next = open.period()?;
             if next.end() > now {
                 break;
             }
@@ -180,7 +203,8 @@ impl OpenPeriod {
 
     /// The one after `period`.
     pub(super) fn after(self, period: BillingPeriod) -> Self {
-        Self { start: period.end(), opened_in: self.zone.clone(), ..self }
+        let dates = self.dates.after(period.end(), &self.zone);
+        Self { start: period.end(), opened_in: self.zone.clone(), dates, ..self }
     }
 
     /// The period that holds `now`, or the one to come where the last one was ended early.
@@ -193,6 +217,11 @@ impl OpenPeriod {
             self = self.after(period);
         }
     }
+}
+
+/// A time zone as it is stored.
+pub(super) fn zone_named(name: &str) -> Result<TimeZone, Error> {
+    TimeZone::get(name).map_err(Error::stored)
 }
 
 /// A quarter hour as the database writes it.

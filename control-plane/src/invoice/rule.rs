@@ -1,10 +1,14 @@
-//! Lines that come from the other lines: discounts and minimums.
+//! Lines that come from the other lines: discounts, minimums and credits.
 
 use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
-use weir_domain::{currency::Currency, invoice::Rule, money::Money};
+use weir_domain::{
+    currency::Currency,
+    invoice::{Rule, grants::GrantKind},
+    money::Money,
+};
 
-use super::view::{Discount, Line, LineKind, Minimum};
+use super::view::{Discount, Line, LineKind, Minimum, UsedCredit};
 
 /// What such a line was computed from, as it is stored. Amounts are in minor units.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,6 +26,10 @@ pub(super) enum StoredRule {
         minimum_minor: i64,
         reached_minor: i64,
     },
+    Credit {
+        credit: i64,
+        credit_kind: GrantKind,
+    },
 }
 
 impl StoredRule {
@@ -35,6 +43,7 @@ impl StoredRule {
                 minimum_minor: minimum.minor(),
                 reached_minor: reached.minor(),
             },
+            Rule::Credit { grant, kind, .. } => Self::Credit { credit: *grant, credit_kind: *kind },
         }
     }
 
@@ -52,6 +61,10 @@ impl StoredRule {
                     reached: decimal(reached_minor, currency),
                 }),
                 ..Line::new(position, name, LineKind::Minimum, amount)
+            },
+            Self::Credit { credit: id, credit_kind: kind } => Line {
+                credit: Some(UsedCredit { id, kind }),
+                ..Line::new(position, name, LineKind::Credit, amount)
             },
         }
     }

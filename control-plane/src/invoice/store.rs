@@ -8,7 +8,7 @@ use weir_domain::{
 };
 
 use super::{
-    Error, InvoiceState, draft::Draft, period::to_sql, rule::StoredRule, usage::QuantityRow,
+    Error, InvoiceState, draft::Draft, grants, period::to_sql, rule::StoredRule, usage::QuantityRow,
 };
 
 /// Stores `drafts` as final invoices and returns their ids, in their order. The caller holds the
@@ -23,6 +23,7 @@ pub(super) async fn store(
     insert_terms(tx, &drafts).await?;
     insert_quantities(tx, &drafts).await?;
     insert_lines(tx, &drafts).await?;
+    grants::use_up(tx, drafts.iter().map(|(id, draft)| (*id, &draft.invoice))).await?;
     settle(tx, &drafts).await?;
     // Last, because others wait for their numbers until this transaction ends.
     insert_invoices(tx, &drafts, read_at).await?;

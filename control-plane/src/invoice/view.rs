@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 use weir_domain::{
     currency::Currency,
     id::{Meter, TenantId},
-    invoice::Subject,
+    invoice::{Subject, grants::GrantKind},
     limit::Unit,
     money::Money,
     price::{Charge, ModelPattern, Tier},
@@ -107,6 +107,9 @@ pub struct Line {
     /// What is paid at least, where the line makes up for what is missing to it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub minimum: Option<Minimum>,
+    /// Which credit pays it, where the line is what a credit pays.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub credit: Option<UsedCredit>,
     /// Which part of the period the price was in force; null if all of it.
     pub share: Option<Share>,
     /// The period that an adjustment is for.
@@ -126,6 +129,7 @@ pub enum LineKind {
     Discount,
     Minimum,
     Adjustment,
+    Credit,
 }
 
 /// A package of units; one that is started counts whole.
@@ -158,6 +162,13 @@ pub struct Minimum {
     /// What was charged without it.
     #[schema(value_type = String)]
     pub reached: Decimal,
+}
+
+/// A credit of the tenant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+pub struct UsedCredit {
+    pub id: i64,
+    pub kind: GrantKind,
 }
 
 /// A part of a period: `quarter_hours` of `of`. Flat amounts, included units and tiers count by it.
@@ -205,6 +216,7 @@ impl Line {
             package: None,
             discount: None,
             minimum: None,
+            credit: None,
             share: None,
             adjusts: None,
             amount: amount.decimal(),

@@ -9,7 +9,10 @@ use wasm_bindgen_test::wasm_bindgen_test as test;
 
 use self::strategies::*;
 use super::*;
-use crate::{billing_period::quarters, price::Charge};
+use crate::{
+    billing_period::{Cadence, Schedule, quarters},
+    price::Charge,
+};
 
 const START: i64 = 1_775_001_600; // 2026-04-01T00:00:00Z
 const QUARTERS: i64 = 2_880;
@@ -160,8 +163,9 @@ proptest! {
     ) {
         let zone = jiff::tz::TimeZone::get(zone).unwrap();
         let start = Quarter::containing(jiff::Timestamp::from_second(start).unwrap());
-        let first = BillingPeriod::month(start, &zone, &zone).unwrap();
-        let second = BillingPeriod::month(first.end(), &zone, &zone).unwrap();
+        let schedule = Schedule::since(Cadence::CalendarMonth, start, &zone);
+        let first = BillingPeriod::scheduled(start, schedule, &zone, &zone).unwrap();
+        let second = BillingPeriod::scheduled(first.end(), schedule, &zone, &zone).unwrap();
         prop_assert!(first.quarters() <= 31 * 96 + 4);
         prop_assert!((28 * 96 - 4..=31 * 96 + 4).contains(&second.quarters()));
         prop_assert_eq!(second.start(), first.end());

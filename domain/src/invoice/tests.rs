@@ -1,6 +1,7 @@
 //! Invoices computed by hand.
 
 mod charges;
+mod grants;
 mod models;
 mod rules;
 

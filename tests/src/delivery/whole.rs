@@ -39,6 +39,51 @@ async fn from_requests_to_the_total_at_stripe() -> Result<()> {
     Ok(())
 }
 
+/// An invoice that credits have paid is paid, and nobody is asked for anything; what they pay of the next
+/// one is a line below zero at the provider.
+#[tokio::test]
+async fn what_credits_have_paid_is_not_asked_for() -> Result<()> {
+    let (stripe, chargebee) = (FakeStripe::start().await?, FakeChargebee::start().await?);
+    let fleet = Fleet::with(|stack| {
+        stack
+            .gateways(0)
+            .variable("WEIR_STRIPE_URL", stripe.url())
+            .variable("WEIR_STRIPE_API_KEY", API_KEY)
+            .variable("WEIR_CHARGEBEE_URL", chargebee.url())
+            .variable("WEIR_CHARGEBEE_API_KEY", fake_chargebee::API_KEY)
+    })
+    .await?;
+    for tenant in ["stripe", "chargebee"] {
+        customer(&fleet, tenant, tenant).await?;
+        let credit =
+            json!({ "name": "wire", "kind": "prepaid", "currency": "USD", "amount": "7.00" });
+        fleet.admin.post(&format!("/tenants/{tenant}/credits"), &credit).await?.ok()?;
+        let end = format!("/tenants/{tenant}/billing-period/end");
+        let ended = fleet.admin.post(&end, &json!({})).await?.ok()?;
+        assert_eq!(ended["total"], "0.00");
+        let invoice = ended["id"].as_i64().context("no id")?;
+        assert_eq!(delivery_is(&fleet, invoice, "done").await?["payment"], "paid");
+    }
+    assert!(stripe.invoices_of("stripe").is_empty());
+    assert!(chargebee.invoices_of("chargebee").is_empty());
+
+    let preview = fleet.admin.get("/tenants/stripe/invoices/preview").await?.ok()?;
+    crate::invoices::run(&fleet, preview["period_end"].as_str().context("no end")?).await?;
+    for tenant in ["stripe", "chargebee"] {
+        // Newest first.
+        let made = fleet.admin.get(&format!("/invoices?tenant={tenant}")).await?.ok()?;
+        let made = &made["items"][0];
+        assert_eq!(made["total"], "3.00");
+        delivery_is(&fleet, made["id"].as_i64().context("no id")?, "done").await?;
+    }
+    let at_stripe = &stripe.invoices_of("stripe")[0];
+    let amounts: Vec<_> = at_stripe.lines.iter().map(|line| line.amount_minor).collect();
+    assert_eq!((amounts, at_stripe.total_minor()), (vec![500, -200], 300));
+    let at_chargebee = &chargebee.invoices_of("chargebee")[0];
+    assert_eq!((&at_chargebee.discounts[..], at_chargebee.total_minor()), (&[200][..], 300));
+    Ok(())
+}
+
 /// How many tenants: 100, or so many as this variable says.
 const TENANTS: &str = "WEIR_TEST_TENANTS";
 

@@ -8,6 +8,7 @@ use super::{
     QUARTERS, quarter,
 };
 use crate::{
+    billing_period::Cadence,
     currency::Currency,
     id::Meter,
     limit::Unit,
@@ -115,6 +116,7 @@ pub(super) fn plan() -> impl Strategy<Value = PlanTerms> {
                 prices: Vec::new(),
                 discount_percent,
                 minimum,
+                billing_period: Cadence::default(),
             };
             for price in prices {
                 if !terms.prices.iter().any(|known| known.ties_with(&price)) {
@@ -203,6 +205,7 @@ pub(super) fn extreme_terms() -> impl Strategy<Value = TermsFrom> {
                 prices: vec![price],
                 discount_percent: rules.2,
                 minimum: rules.3,
+                billing_period: Cadence::default(),
             };
             TermsFrom { from: quarter(from), terms }
         },
