@@ -10,13 +10,12 @@ mod edge;
 mod filters;
 mod growth;
 mod noop;
-pub mod ratelimit_service;
 mod report;
 mod rows;
 mod stats;
 mod target;
 
-use std::{sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Result, bail};
 use clap::ValueEnum;
@@ -89,20 +88,21 @@ pub fn run(options: &Options) -> Result<()> {
         filter: build::filter()?,
         control_plane: build::control_plane_release()?,
     };
+    let service = build::ratelimit_service()?;
     tokio::runtime::Runtime::new()?.block_on(async {
         tokio::select! {
-            done = bench(&parts, options) => done,
+            done = bench(&parts, &service, options) => done,
             _ = tokio::signal::ctrl_c() => bail!("interrupted"),
         }
     })
 }
 
-async fn bench(parts: &Parts, options: &Options) -> Result<()> {
+async fn bench(parts: &Parts, service: &Path, options: &Options) -> Result<()> {
     let mut all = json!({});
     let mut targets = Vec::new();
     let postgres = Postgres::start(&parts.tools.postgres_bin).await?;
     if options.has(Part::Edge) {
-        let edge = edge(parts, &postgres, options).await?;
+        let edge = edge(parts, &postgres, service, options).await?;
         report::print(&edge);
         targets.extend(edge.targets());
         add(&mut all, report::json(&edge));
@@ -131,12 +131,17 @@ async fn bench(parts: &Parts, options: &Options) -> Result<()> {
 }
 
 /// On a Weir of its own, which has ended when it returns.
-async fn edge(parts: &Parts, postgres: &Arc<Postgres>, options: &Options) -> Result<edge::Edge> {
+async fn edge(
+    parts: &Parts,
+    postgres: &Arc<Postgres>,
+    service: &Path,
+    options: &Options,
+) -> Result<edge::Edge> {
     let step = Step::start("Redis, control plane, upstream, Envoy");
     let mut stack = Stack::builder(parts, postgres).name("bench").concurrency(1).start().await?;
     step.done("ready");
     let step = Step::start("a decision at the edge");
-    let edge = edge::measure(&mut stack, if options.quick { QUICK } else { FULL }).await?;
+    let edge = edge::measure(&mut stack, service, if options.quick { QUICK } else { FULL }).await?;
     step.done("measured");
     Ok(edge)
 }

@@ -48,19 +48,31 @@ fn build_filter(folder: &Path, options: &[&str], step: &Step) -> Result<(PathBuf
 
 /// The control plane, native, with debug assertions.
 pub fn control_plane() -> Result<PathBuf> {
-    step("control plane", |step| build_weir("debug", &[], step))
+    step("control plane", |step| build_native("weir", "debug", &[], step))
 }
 
 /// The control plane as it is shipped; for measurements.
 pub fn control_plane_release() -> Result<PathBuf> {
-    step("control plane (release)", |step| build_weir("release", &["--release"], step))
+    step("control plane (release)", |step| build_native("weir", "release", &["--release"], step))
 }
 
-fn build_weir(folder: &str, arguments: &[&str], step: &Step) -> Result<(PathBuf, String)> {
+/// The rate limit service that Weir is measured beside, built like it.
+pub fn ratelimit_service() -> Result<PathBuf> {
+    step("rate limit service (release)", |step| {
+        build_native("ratelimit-service", "release", &["--release"], step)
+    })
+}
+
+fn build_native(
+    package: &str,
+    folder: &str,
+    arguments: &[&str],
+    step: &Step,
+) -> Result<(PathBuf, String)> {
     let mut cargo = command::cargo();
-    cargo.args(["build", "--package=weir", "--bin=weir"]).args(arguments);
+    cargo.args(["build", "--package", package, "--bin", package]).args(arguments);
     command::run_watched(&mut cargo, |line| step.shows(line))?;
-    built(target_dir().join(folder).join("weir"))
+    built(target_dir().join(folder).join(package))
 }
 
 fn built(file: PathBuf) -> Result<(PathBuf, String)> {

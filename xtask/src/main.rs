@@ -42,9 +42,6 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// The rate limit service that the bench measures itself against.
-    #[command(hide = true)]
-    RatelimitService,
     /// Lets random faults strike a fleet under load, and checks the laws at the end.
     Soak {
         /// For how long faults strike.
@@ -82,7 +79,6 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Bench { quick, only, json } => {
             bench::run(&bench::Options { quick, only, json })?;
         }
-        Command::RatelimitService => bench::ratelimit_service::serve()?,
         Command::Test { only } => test::run(&only)?,
         Command::Soak { minutes, seed } => soak::run(soak::Options { minutes, seed })?,
         Command::Sqlx { check } => {

@@ -1,6 +1,6 @@
 //! What a decision costs at the edge: CPU time of the gateway, and of whatever it asks, per request.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::Path};
 
 use anyhow::{Context, Result};
 
@@ -33,8 +33,9 @@ pub(super) struct Steady {
     pub(super) calls_per_1000: f64,
 }
 
-pub(super) async fn measure(stack: &mut Stack, effort: Effort) -> Result<Edge> {
-    let (mut rows, _service) = rows::set_up(stack).await?;
+/// `service` is the program that Envoy's `ratelimit` filter asks.
+pub(super) async fn measure(stack: &mut Stack, service: &Path, effort: Effort) -> Result<Edge> {
+    let (mut rows, _service) = rows::set_up(stack, service).await?;
     for row in &mut rows {
         row.clients.send(effort.requests * 2).await.with_context(|| row.name)?;
     }

@@ -2,6 +2,7 @@
 
 use std::{
     io::{BufRead, BufReader},
+    path::Path,
     process::{Child, Command, Stdio},
 };
 
@@ -13,7 +14,6 @@ use super::{
     driver::{Clients, Target},
     filters::Peer,
     noop,
-    ratelimit_service::REDIS_VARIABLE,
     stats::Spread,
 };
 use crate::{
@@ -86,8 +86,11 @@ impl Row {
 }
 
 /// All rows, and the service that one of them asks.
-pub(super) async fn set_up(stack: &mut Stack) -> Result<(Vec<Row>, RatelimitService)> {
-    let service = RatelimitService::start(&stack.redis.url())?;
+pub(super) async fn set_up(
+    stack: &mut Stack,
+    service: &Path,
+) -> Result<(Vec<Row>, RatelimitService)> {
+    let service = RatelimitService::start(service, &stack.redis.url())?;
     let admin = Admin::new(stack)?;
     for (tenant, capacity) in [(PLENTY, 1_000_000_000), (SPENT, 1)] {
         let refill = json!({ "kind": "periodic", "period": "year" });
@@ -154,20 +157,16 @@ async fn refusal(gateway: &Gateway) -> Result<usize> {
     bail!("a tenant without tokens is not refused")
 }
 
-/// The service as a child of this program, which is told to be it.
+/// The service that Envoy asks.
 pub(super) struct RatelimitService {
     process: Child,
     port: u16,
 }
 
 impl RatelimitService {
-    fn start(redis: &str) -> Result<Self> {
-        let mut process = Command::new(std::env::current_exe()?)
-            .arg("ratelimit-service")
-            .env(REDIS_VARIABLE, redis)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()?;
+    fn start(program: &Path, redis: &str) -> Result<Self> {
+        let mut process =
+            Command::new(program).arg(redis).stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
         let mut line = String::new();
         let stdout = process.stdout.take().context("no standard output")?;
         BufReader::new(stdout).read_line(&mut line)?;

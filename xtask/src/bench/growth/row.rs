@@ -188,13 +188,14 @@ impl Row {
 
 impl Counts {
     async fn of(stack: &Stack, gateway: &Gateway) -> Result<Self> {
+        let gateway_ns = cpu::used_ns(gateway.pid().context("an Envoy has ended")?)?;
         let stats = gateway.stats().await?;
         let stat =
             |name: &str| stats.get(&format!("wasmcustom.weir.{name}")).copied().unwrap_or_default();
         let rest =
             [stack.control_planes[0].pid(), stack.redis.pid(), stack.database.postgres.pid()];
         Ok(Self {
-            gateway_ns: cpu::used_ns(gateway.pid().context("an Envoy has ended")?)?,
+            gateway_ns,
             rest_ns: rest
                 .iter()
                 .flatten()

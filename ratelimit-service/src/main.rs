@@ -1,6 +1,6 @@
-//! The classic architecture at its leanest: a rate limit service that Envoy asks over gRPC for each
-//! request, and that keeps a counter per descriptor in Redis. It runs as a process of its own, so
-//! that its CPU time can be read.
+//! The classic architecture at its leanest, for `cargo xtask bench`: a rate limit service that Envoy
+//! asks over gRPC for each request, and that keeps a counter per descriptor in Redis. A program of its
+//! own, so that its CPU time can be read, and that it is built as the control plane is.
 //!
 //! The messages are Envoy's `envoy.service.ratelimit.v3`; only the fields that matter are read.
 
@@ -11,12 +11,9 @@ use http::{HeaderMap, Request, Response};
 use redis::aio::MultiplexedConnection;
 use tokio::net::{TcpListener, TcpStream};
 
-/// What the service reads its Redis from.
-pub const REDIS_VARIABLE: &str = "WEIR_BENCH_REDIS";
-
-/// Serves on a free port, which it prints first, until it is killed.
-pub fn serve() -> Result<()> {
-    let redis = std::env::var(REDIS_VARIABLE).context(REDIS_VARIABLE)?;
+/// Serves on a free port, which it prints first, until it is killed. Its argument is the URL of Redis.
+fn main() -> Result<()> {
+    let redis = std::env::args().nth(1).context("usage: ratelimit-service <url of Redis>")?;
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
         let client = redis::Client::open(redis)?;
         let counters = client.get_multiplexed_async_connection().await?;
