@@ -103,8 +103,6 @@ pub(super) struct Row {
 
 /// What has been counted so far.
 struct Counts {
-    gateway_ns: u64,
-    rest_ns: u64,
     calls: u64,
     redis: u64,
 }
@@ -143,14 +141,17 @@ impl Row {
         let gateway = &stack.gateways[self.gateway.index];
         // What ended while the others had their turn is not measured.
         self.clients.send(requests / 2).await?;
+        // To ask for the counts costs something too.
         let before = Counts::of(stack, gateway).await?;
+        let (own_before, rest_before) = used_ns(stack, gateway)?;
         self.clients.send(requests).await?;
+        let (own_after, rest_after) = used_ns(stack, gateway)?;
         let after = Counts::of(stack, gateway).await?;
         let us = |after: u64, before: u64| {
             after.saturating_sub(before) as f64 / 1_000.0 / requests as f64
         };
-        self.gateway_us.push(us(after.gateway_ns, before.gateway_ns));
-        self.rest_us.push(us(after.rest_ns, before.rest_ns));
+        self.gateway_us.push(us(own_after, own_before));
+        self.rest_us.push(us(rest_after, rest_before));
         self.requests += requests as f64;
         self.calls += after.calls.saturating_sub(before.calls) as f64;
         self.redis += after.redis.saturating_sub(before.redis) as f64;
@@ -188,23 +189,21 @@ impl Row {
 
 impl Counts {
     async fn of(stack: &Stack, gateway: &Gateway) -> Result<Self> {
-        let gateway_ns = cpu::used_ns(gateway.pid().context("an Envoy has ended")?)?;
         let stats = gateway.stats().await?;
         let stat =
             |name: &str| stats.get(&format!("wasmcustom.weir.{name}")).copied().unwrap_or_default();
-        let rest =
-            [stack.control_planes[0].pid(), stack.redis.pid(), stack.database.postgres.pid()];
         Ok(Self {
-            gateway_ns,
-            rest_ns: rest
-                .iter()
-                .flatten()
-                .map(|process| cpu::used_ns(*process))
-                .sum::<Result<_>>()?,
             calls: stat("lease_calls") + stat("usage_batches"),
             redis: redis_commands(&stack.redis.command("INFO stats").await?)?,
         })
     }
+}
+
+/// CPU time so far of the gateway, and of all that it asks.
+fn used_ns(stack: &Stack, gateway: &Gateway) -> Result<(u64, u64)> {
+    let rest = [stack.control_planes[0].pid(), stack.redis.pid(), stack.database.postgres.pid()];
+    let rest = rest.iter().flatten().map(|process| cpu::used_ns(*process)).sum::<Result<_>>()?;
+    Ok((cpu::used_ns(gateway.pid().context("an Envoy has ended")?)?, rest))
 }
 
 fn redis_commands(info: &str) -> Result<u64> {
