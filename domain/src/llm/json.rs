@@ -129,15 +129,27 @@ impl Scanner {
     pub(super) fn feed(&mut self, bytes: &[u8], sink: &mut impl Sink) -> Result<(), ScanError> {
         let mut rest = bytes;
         while let Some((&byte, tail)) = rest.split_first() {
-            if self.state == State::Text {
-                let run = rest.iter().position(|&b| b < b' ' || b == b'"' || b == b'\\');
-                let (text, after) = rest.split_at(run.unwrap_or(rest.len()));
-                if !text.is_empty() {
-                    self.offset = self.offset.saturating_add(text.len() as u64);
-                    self.text(text, sink);
-                    rest = after;
-                    continue;
+            // What bodies mostly consist of is not taken byte by byte.
+            let run = match self.state {
+                State::Text => {
+                    let end = rest.iter().position(|&b| b < b' ' || b == b'"' || b == b'\\');
+                    end.unwrap_or(rest.len())
                 }
+                State::Number(number) => {
+                    let (longer, run) = number.with_run(rest);
+                    self.state = State::Number(longer);
+                    run
+                }
+                _ => 0,
+            };
+            if run > 0 {
+                let (these, after) = rest.split_at(run);
+                self.offset = self.offset.saturating_add(run as u64);
+                if self.state == State::Text {
+                    self.text(these, sink);
+                }
+                rest = after;
+                continue;
             }
             self.step(byte, sink)?;
             self.offset = self.offset.saturating_add(1);
@@ -164,10 +176,7 @@ impl Scanner {
 
     fn step(&mut self, byte: u8, sink: &mut impl Sink) -> Result<(), ScanError> {
         if let State::Number(number) = self.state {
-            if let Some(longer) = number.with(byte) {
-                self.state = State::Number(longer);
-                return Ok(());
-            }
+            // `byte` is not of it.
             if !number.may_end() {
                 return self.unexpected();
             }

@@ -37,7 +37,7 @@ impl Number {
     }
 
     /// The number with `byte` at its end; `None` when `byte` is not of it.
-    pub(super) fn with(self, byte: u8) -> Option<Self> {
+    fn with(self, byte: u8) -> Option<Self> {
         let digits = self.digits.next(byte)?;
         let whole = match digits {
             Digits::Zero | Digits::Whole => self.whole.and_then(|whole| {
@@ -48,6 +48,17 @@ impl Number {
             Digits::Minus | Digits::Point | Digits::Sign | Digits::Exponent => self.whole,
         };
         Some(Self { digits, whole, ..self })
+    }
+
+    /// The number with all of its bytes that `bytes` begins with, and how many those are.
+    pub(super) fn with_run(mut self, bytes: &[u8]) -> (Self, usize) {
+        let mut run = 0;
+        for &byte in bytes {
+            let Some(longer) = self.with(byte) else { break };
+            self = longer;
+            run += 1;
+        }
+        (self, run)
     }
 
     /// Whether it is whole as it is, without another digit.
