@@ -82,7 +82,6 @@ impl Splitter {
             // A broken mark is the start of a line without meaning.
             State::Mark(read) => {
                 self.state = if read == 0 { State::Name(0) } else { State::Skip };
-                self.after_return = after_return;
                 return false;
             }
             State::Name(0) if byte == b'\n' || byte == b'\r' => {
@@ -108,7 +107,6 @@ impl Splitter {
             State::Space if byte == b' ' => self.state = State::Data,
             State::Space => {
                 self.state = State::Data;
-                self.after_return = after_return;
                 return false;
             }
             // Line ends only: the rest of a line is not taken byte by byte.

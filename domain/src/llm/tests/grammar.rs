@@ -153,6 +153,64 @@ proptest! {
 }
 
 #[test]
+fn what_is_nearly_json_is_refused() {
+    for text in [
+        r#"{"a":1]"#,
+        "[1}",
+        "[}",
+        "{]",
+        "[,]",
+        "[1,]",
+        "[1 2]",
+        "[1:2]",
+        "{,}",
+        r#"{"a"}"#,
+        r#"{"a",1}"#,
+        r#"{"a":}"#,
+        r#"{"a":1,}"#,
+        r#"{"a":1 "b":2}"#,
+        "{1:2}",
+        "{a:1}",
+        "{null:1}",
+        "+1",
+        ".5",
+        "1.",
+        "01",
+        "-",
+        "-a",
+        "1e",
+        "1e+",
+        "1.e3",
+        "0x1",
+        "1_0",
+        "NaN",
+        "-Infinity",
+        "nul",
+        "nulll",
+        "True",
+        "'a'",
+        "\"\n\"",
+        "\"\\x\"",
+        "\"\\u12g4\"",
+        "\"\\u{41}\"",
+        "\"",
+        "[",
+        "]",
+        "1 1",
+        "{} x",
+        "// c\n1",
+        "[1/*c*/]",
+        "\u{feff}1",
+        "\u{a0}1",
+        "\x0c1",
+        "",
+    ] {
+        assert!(!is_json(text.as_bytes()), "{text:?}");
+        assert!(scan(&[text.as_bytes()]).0.is_err(), "{text:?}");
+    }
+}
+
+#[test]
 fn nesting_is_bounded() {
     let nested = |depth: u32| "[".repeat(depth as usize) + &"]".repeat(depth as usize);
     assert_eq!(scan(&[nested(MAX_DEPTH).as_bytes()]).0, Ok(()));

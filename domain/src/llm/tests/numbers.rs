@@ -90,6 +90,9 @@ fn what_is_no_whole_number_up_to_2_pow_53_is_absent() {
 fn only_the_answers_own_usage_counts() {
     for body in [
         r#"{"metadata":{"usage":{"prompt_tokens":1,"completion_tokens":1}}}"#,
+        r#"{"response":{"metadata":{"usage":{"prompt_tokens":1,"completion_tokens":1}}}}"#,
+        r#"{"message":{"content":[{"usage":{"prompt_tokens":1,"completion_tokens":1}}]}}"#,
+        r#"{"response":[{"usage":1},{"prompt_tokens":1,"completion_tokens":1}]}"#,
         r#"{"usage":[{"prompt_tokens":1,"completion_tokens":1}]}"#,
         r#"{"usage":{"x":{"prompt_tokens":1,"completion_tokens":1}}}"#,
         r#"{"choices":[{"usage":{"prompt_tokens":1,"completion_tokens":1}}]}"#,

@@ -106,6 +106,13 @@ fn bytes_of_files_are_not_text() {
             0,
             1,
         ),
+        (
+            part(
+                json!({"type": "document", "source": {"content": [{"data": "12345", "url": "x"}]}}),
+            ),
+            5,
+            0,
+        ),
         // Not a file: what a tool was called with.
         (part(json!({"type": "tool_use", "input": {"data": "1"}})), 5, 0),
         (part(json!({"type": "text", "data": "12345"})), 5, 0),
