@@ -24,6 +24,7 @@ mod invoice_run;
 mod invoices;
 mod leases;
 mod ledger;
+mod llm;
 mod outage;
 mod plan_changes;
 mod portal;
