@@ -43,7 +43,9 @@ impl Worker {
         let Some(llm) = &self.config.llm else {
             return Head::Other;
         };
-        if !request_header(":path").is_some_and(|path| llm.covers(&path)) {
+        // The body of an upgraded connection never ends.
+        let is_post = || request_header(":method").is_some_and(|method| method == b"POST");
+        if !(request_header(":path").is_some_and(|path| llm.covers(&path)) && is_post()) {
             return Head::Other;
         }
         if self.model_calls.len() >= MAX_CALLS {
