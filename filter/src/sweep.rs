@@ -19,6 +19,10 @@ const SOON_NS: u64 = IDLE_TICK.as_nanos() as u64;
 /// The most tenants that one sweep looks after: requests must not wait for it.
 const MAX_PER_SWEEP: usize = 500;
 
+/// Nothing is given back while so many calls are under way: whoever waits for a lease comes first, also
+/// where the control plane is slow.
+const MAX_CALLS_BEFORE_RETURNS: usize = 8;
+
 /// A tenant that has not been admitted for this long is forgotten.
 const FORGET_NS: u64 = 600_000_000_000;
 /// How often tenants to forget are looked for.
@@ -125,6 +129,9 @@ impl Worker {
             return unless_idle;
         }
         if !(slot.free.is_zero() && slot.spent.is_zero()) {
+            if self.calls.len() >= MAX_CALLS_BEFORE_RETURNS {
+                return Some(now_ns);
+            }
             self.give_back(index, now_ns);
             return Some(now_ns);
         }
