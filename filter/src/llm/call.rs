@@ -138,9 +138,11 @@ impl Answer {
     /// By an answer's head.
     pub fn of_head(status: u32, kind: Option<BodyKind>, is_encoded: bool, free: bool) -> Self {
         let reader = kind.filter(|_| !is_encoded).map(|kind| Box::new(ResponseReader::new(kind)));
-        match (status >= 400 && free, reader) {
-            (true, reader) => Self::Free(reader),
-            (false, Some(reader)) => Self::Read(reader),
+        match (status >= 400, reader) {
+            (true, reader) if free => Self::Free(reader),
+            (_, Some(reader)) => Self::Read(reader),
+            // What an error says, in whatever form, no model wrote.
+            (true, None) => Self::NotYet,
             (false, None) => Self::Opaque,
         }
     }

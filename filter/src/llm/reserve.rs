@@ -55,6 +55,7 @@ impl Worker {
             .and_then(|length| std::str::from_utf8(&length).ok()?.parse::<usize>().ok());
         if length.is_some_and(|length| length > llm.max_body_bytes)
             && llm.unreadable == Unreadable::Refuse
+            && !(llm.trust_headers && told().is_all())
         {
             return Head::Refused(Refused::BodyTooLarge);
         }
