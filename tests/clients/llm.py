@@ -170,6 +170,8 @@ class Caller:
                 written = event.delta
             elif event.type == "response.completed":
                 seen["usage"] = of_openai(event.response.usage)
+            elif event.type == "error":
+                seen["error"] = event.code
         elif event.type == "message_start":
             seen["input"] = of_anthropic(event.message.usage, 0)
         elif event.type == "content_block_delta":
@@ -196,6 +198,7 @@ def run(number, arguments, own):
     if own.caller is None:
         own.caller = Caller(arguments.url, arguments.retries)
     for _ in range(200):
+        seen["error"] = None
         try:
             own.caller.make(call, seen)
         except (openai.APIStatusError, anthropic.APIStatusError) as error:

@@ -181,3 +181,27 @@ async fn streams_can_be_asked_for_their_usage() -> Result<()> {
     }
     books::are_exact(&models, "acme", CAPACITY).await.map(drop)
 }
+
+/// Numbers that cannot be true are counted as they are said, and do no harm to others.
+#[tokio::test]
+async fn an_upstream_that_says_nonsense_harms_nobody_else() -> Result<()> {
+    const MOST: u64 = (1 << 53) - 1;
+    let models = Models::start(json!({})).await?;
+    models.tenants(&["nonsense", "other"]).await?;
+    let all = json!({ "prompt": MOST, "output": 1 });
+    let more = json!({ "prompt": MOST + 1, "output": 1 });
+    for script in [&all, &all, &more] {
+        let answer = Answer::of(models.call("nonsense", CHAT, &chat(100), script)).await?;
+        ensure!([200, 429].contains(&answer.status), "{answer:?}");
+    }
+    let used = books::settled_at(&models.fleet, "nonsense", models.upstream.calls().len() as u64);
+    ensure!(used.await?.input >= MOST, "it is not counted");
+    let answer = Answer::of(models.call("other", CHAT, &chat(100), &json!({}))).await?;
+    ensure!(answer.status == 200, "{answer:?}");
+    books::are_exact(&models, "other", CAPACITY).await?;
+    let refused = Answer::of(models.call("nonsense", CHAT, &chat(100), &json!({}))).await?;
+    ensure!(refused.status == 429, "{refused:?}");
+    let quarantined = "select count(*) from usage_quarantine";
+    ensure!(models.fleet.stack.database.query(quarantined).await? == "0", "a batch is put aside");
+    Ok(())
+}

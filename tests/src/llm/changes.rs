@@ -50,6 +50,13 @@ async fn streams_survive_the_control_plane() -> Result<()> {
     come_to_their_end(&models, held).await?;
     models.fleet.stack.control_planes[0].restart().await?;
 
+    are_counted(&models, CAPACITY).await?;
+    passes_again(&models).await
+}
+
+/// What the upstream said is in the ledger, and gone from the bucket at least: what was reserved beyond
+/// may be lost with its lease.
+async fn are_counted(models: &Models, capacity: u64) -> Result<()> {
     let calls = models.upstream.calls_of("acme");
     let mut said = 0;
     for call in &calls {
@@ -62,15 +69,55 @@ async fn streams_survive_the_control_plane() -> Result<()> {
         let held = bucket["held"].as_object().context("no held")?;
         ensure!(held.values().all(|held| *held == 0), "{bucket}");
         let left = bucket["remaining"].as_u64().context("no remaining")?;
-        ensure!(left <= CAPACITY - said, "{said} are used: {bucket}");
+        ensure!(left <= capacity - said, "{said} of {capacity} are used: {bucket}");
         Ok(Some(()))
     })
-    .await?;
+    .await
+}
+
+async fn passes_again(models: &Models) -> Result<()> {
     wait_for("calls to pass again", SOON, async || {
         let answer = Answer::of(models.call("acme", CHAT, &chat(10), &json!({}))).await?;
         Ok((answer.status == 200).then_some(()))
     })
     .await
+}
+
+/// Redis comes back empty while streams are under way.
+#[tokio::test]
+async fn streams_survive_redis() -> Result<()> {
+    let models = Models::start(json!({})).await?;
+    models.tenants(&["acme"]).await?;
+    let held = streams(&models).await?;
+    models.fleet.stack.redis.kill();
+    models.fleet.stack.redis.restart().await?;
+    passes_again(&models).await?;
+    come_to_their_end(&models, held).await?;
+    are_counted(&models, CAPACITY).await
+}
+
+/// A tenant gets other limits, or is suspended, while its streams are under way: they end as they began,
+/// and are counted.
+#[tokio::test]
+async fn streams_survive_changes_of_their_tenant() -> Result<()> {
+    const SMALLER: u64 = CAPACITY / 2;
+    let models = Models::start(json!({})).await?;
+    models.tenants(&["acme"]).await?;
+    let held = streams(&models).await?;
+    let plan = json!({ "currency": "USD", "limits": [crate::harness::monthly(SMALLER)], "prices": [] });
+    models.fleet.admin.put("/plans/acme-plan", &plan).await?.ok()?;
+    let patch = json!({ "plan": "acme-plan" });
+    models.fleet.admin.patch("/tenants/acme", &patch).await?.ok()?;
+    models.fleet.admin.post("/tenants/acme/suspend", &json!({})).await?.ok()?;
+    wait_for("the gateway to know", SOON, async || {
+        let answer = Answer::of(models.call("acme", CHAT, &chat(10), &json!({}))).await?;
+        Ok((answer.status == 403).then_some(()))
+    })
+    .await?;
+    come_to_their_end(&models, held).await?;
+    models.fleet.admin.post("/tenants/acme/resume", &json!({})).await?.ok()?;
+    passes_again(&models).await?;
+    are_counted(&models, CAPACITY).await
 }
 
 /// Who waited for a lease and left has reserved nothing.

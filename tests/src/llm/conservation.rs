@@ -87,25 +87,30 @@ async fn are_within_bounds(
     calls: &BTreeMap<String, Call>,
 ) -> Result<Sums> {
     let (mut least, mut most) = (Sums::new(), Sums::new());
-    let mut count = 0;
+    let (mut count, mut reserved) = (0, 0);
     for seen in seen.iter().filter(|seen| seen.tenant == "broken") {
         let call = calls.get(&seen.id).context("it did not reach the upstream")?;
         let ask = call.ask.as_ref().context("no call of a model")?;
         let (lower, upper) = settlement(call, seen.text_bytes)?;
-        ensure!(upper.total() <= books::reserved(ask), "{upper:?} of {call:?}");
+        let said = call.said_input.map_or(0, |(input, cached)| input + cached);
+        let fits = upper.output <= ask.most_output(0) && said <= ask.estimated_prompt();
+        ensure!(fits || ask.bound.is_none(), "{upper:?} of {call:?}");
+        reserved += books::reserved(ask);
         for (sums, used) in [(&mut least, lower), (&mut most, upper)] {
             let sum = sums.entry(ask.model.clone()).or_default();
             sum.used = sum.used.plus(used);
         }
         count += 1;
     }
-    ensure!(count > 100, "{count} calls were given up");
+    let left = seen.iter().filter(|seen| seen.left).count();
+    ensure!(left > 30 && count > 100, "{count} calls were given up, {left} of them by their caller");
     let ledger = books::settled(&models.fleet, "broken", count).await?;
     for (model, sum) in &ledger {
         let (least, most) = (least[model].used, most[model].used);
         let fits = least.is_within(sum.used) && sum.used.is_within(most);
         ensure!(fits, "{model}: {:?} is not from {least:?} to {most:?}", sum.used);
     }
+    ensure!(books::total(&ledger) <= reserved, "{reserved} were reserved: {ledger:?}");
     books::is_debited(&models.fleet, "broken", CAPACITY, books::total(&ledger)).await?;
     Ok(ledger)
 }

@@ -60,7 +60,6 @@ pub(crate) enum Ending {
 pub(crate) struct Call {
     pub(crate) id: String,
     pub(crate) tenant: String,
-    pub(crate) path: String,
     /// By lower-case name.
     pub(crate) headers: BTreeMap<String, String>,
     pub(crate) body: Bytes,
@@ -149,33 +148,31 @@ impl Books {
 
 async fn answer(State(books): State<Arc<Books>>, request: Request) -> Response {
     let (head, mut body) = request.into_parts();
-    let path = head.uri.path().to_owned();
     let headers: BTreeMap<String, String> = head
         .headers
         .iter()
         .map(|(name, value)| (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into()))
         .collect();
-    let api = Api::of_path(&path);
-    // What is no call of a model is answered when the first of it is here.
-    let body = match api {
-        Some(_) => body.collect().await.ok().map(|body| body.to_bytes()),
+    let api = Api::of_path(head.uri.path());
+    // What is no call of a model is written down when the first of it is here.
+    let content = match api {
+        Some(_) => (&mut body).collect().await.ok().map(|body| body.to_bytes()),
         None => Some(match body.frame().await {
             Some(Ok(frame)) => frame.into_data().unwrap_or_default(),
             _ => Bytes::new(),
         }),
     };
-    let Some(body) = body else { return StatusCode::BAD_REQUEST.into_response() };
+    let Some(content) = content else { return StatusCode::BAD_REQUEST.into_response() };
     let script = Script::of(&head.headers);
-    let ask = api.map(|api| Ask::read(api, &body)).transpose();
+    let ask = api.map(|api| Ask::read(api, &content)).transpose();
     let (number, script, ask) = match (script, ask) {
         (Ok(script), Ok(ask)) => {
             let mut calls = books.lock();
             calls.push(Call {
                 id: script.id.clone(),
                 tenant: headers.get("x-tenant-id").cloned().unwrap_or_default(),
-                path,
                 headers,
-                body,
+                body: content,
                 ask: ask.clone(),
                 status: script.status.unwrap_or(200),
                 opaque: script.gzip || script.content_type.is_some(),
@@ -191,7 +188,10 @@ async fn answer(State(books): State<Arc<Books>>, request: Request) -> Response {
     };
     tokio::time::sleep(Duration::from_millis(script.wait_ms)).await;
     match ask {
-        None => "ok\n".into_response(),
+        None => {
+            while body.frame().await.is_some() {}
+            "ok\n".into_response()
+        }
         Some(ask) => reply(&books, number, &ask, script),
     }
 }

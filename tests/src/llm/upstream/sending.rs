@@ -27,7 +27,9 @@ pub(super) async fn send(
     let mut random = Numbers(script.cuts.unwrap_or_default() ^ 0x9e37_79b9);
     let mut released = books.released.subscribe();
     let (mut sent, mut hold_after) = (0, script.hold_after);
-    for (piece, until) in pieces(&parts, &script) {
+    let pieces = pieces(&parts, &script);
+    for (index, (piece, until)) in pieces.iter().enumerate() {
+        let until = *until;
         if hold_after.is_some_and(|after| sent >= after) {
             hold_after = None;
             let _ = released.wait_for(|calls| *calls > number).await;
@@ -41,8 +43,12 @@ pub(super) async fn send(
             }
         });
         sent = until;
-        if to.send(Ok(piece)).await.is_err() {
-            return books.write(number, |call| call.ending = Ending::Left);
+        if to.send(Ok(piece.clone())).await.is_err() {
+            // Who has seen the last event does not wait for the ends of its lines.
+            let rest = pieces.iter().skip(index).flat_map(|(piece, _)| piece.iter());
+            let is_over = rest.copied().all(|byte| byte == b'\r' || byte == b'\n');
+            let ending = if is_over { Ending::Whole } else { Ending::Left };
+            return books.write(number, |call| call.ending = ending);
         }
     }
     let ending = match () {

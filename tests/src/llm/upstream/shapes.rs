@@ -40,8 +40,11 @@ impl<'a> Reply<'a> {
     pub(super) fn new(ask: &'a Ask, script: &'a Script) -> Self {
         let prompt = script.prompt.unwrap_or_else(|| ask.prompt_tokens());
         let most = if script.beyond { u64::MAX } else { ask.most_output(u64::MAX / 1_000) };
-        let output = if ask.api == Api::Embeddings { 0 } else { script.output.max(1).min(most) };
-        Self { ask, script, prompt, cached: script.cached.min(prompt), output }
+        let (cached, output) = match ask.api {
+            Api::Embeddings => (0, 0),
+            _ => (script.cached.min(prompt), script.output.max(1).min(most)),
+        };
+        Self { ask, script, prompt, cached, output }
     }
 
     pub(super) fn input(&self) -> (u64, u64) {
