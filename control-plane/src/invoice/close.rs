@@ -19,20 +19,38 @@ use super::{
 };
 use crate::plan_change;
 
-/// Makes the invoice of the tenant's first period without one, if that period has ended at `as_of`.
+/// Makes the invoice of the tenant's first period without one, if that period has ended by `ended_by`.
 /// Returns its id.
 pub async fn close_ended(
     db: &PgPool,
     tenant: &TenantId,
-    as_of: Timestamp,
+    ended_by: Timestamp,
 ) -> Result<Option<i64>, Error> {
     let mut tx = db.begin().await?;
     period::lock(&mut tx, tenant).await?;
     let open = period::open(&mut tx, tenant).await?;
-    let Some(period) = open.ended_by(Quarter::containing(as_of))? else { return Ok(None) };
+    let Some(period) = open.ended_by(Quarter::containing(ended_by))? else { return Ok(None) };
     let id = make(&mut tx, open.due(tenant.clone(), period)).await?;
     tx.commit().await?;
     Ok(id)
+}
+
+/// Makes the invoices of all periods of the tenant that have ended, without waiting for their grace to
+/// pass. Returns their ids, oldest first; without any it is an error.
+pub async fn finalize(db: &PgPool, tenant: &TenantId) -> Result<Vec<i64>, Error> {
+    let now = period::now(&mut *db.acquire().await?).await?;
+    let mut made = Vec::new();
+    while let Some(id) = close_ended(db, tenant, now).await? {
+        made.push(id);
+    }
+    if !made.is_empty() {
+        return Ok(made);
+    }
+    let open = period::open(&mut *db.acquire().await?, tenant).await?.running_at(now)?;
+    Err(Error::Refused(format!(
+        "{tenant} has no billing period that has ended and has no invoice; the current one ends at {}",
+        open.period()?.end().start()
+    )))
 }
 
 /// Ends the tenant's current period with the current quarter hour and makes its invoice, and before

@@ -85,7 +85,11 @@ pub async fn void(db: &PgPool, invoice: i64, reason: &str, usage: Usage) -> Resu
                 "{name} is paid, so it can't be void; make a credit note for what you give back"
             )));
         }
-        InvoiceState::Draft | InvoiceState::Grace | InvoiceState::Final | InvoiceState::Sent => {}
+        InvoiceState::Draft
+        | InvoiceState::Grace
+        | InvoiceState::Final
+        | InvoiceState::Sent
+        | InvoiceState::Overdue => {}
     }
     if rebill {
         reopen(&mut tx, invoice, &tenant, &name).await?;

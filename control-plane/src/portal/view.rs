@@ -56,6 +56,8 @@ pub(super) struct Page {
     days: Vec<DayView>,
     chart: Chart,
     upcoming: InvoiceView,
+    /// Of the period before.
+    in_grace: Option<InvoiceView>,
     invoices: Vec<InvoiceView>,
     more_invoices: bool,
 }
@@ -111,6 +113,8 @@ struct InvoiceView {
     currency: String,
     lines: Vec<LineView>,
     total: Number,
+    /// When it is final, or until when it is to be paid; may be empty.
+    until: String,
     /// Empty where nothing was.
     credited: String,
 }
@@ -154,6 +158,7 @@ impl Page {
             // The latest first.
             days: account.days.iter().rev().map(DayView::of).collect(),
             upcoming: InvoiceView::of(&account.upcoming, zone),
+            in_grace: account.in_grace.as_ref().map(|invoice| InvoiceView::of(invoice, zone)),
             invoices: past.map(|past| InvoiceView::of(past, zone)).collect(),
             more_invoices,
             id: account.id.to_string(),
@@ -271,6 +276,7 @@ impl InvoiceView {
             currency: invoice.currency.to_string(),
             lines: invoice.lines.iter().map(LineView::of).collect(),
             total: Number::money(invoice.total),
+            until: until(invoice, zone),
             credited: if invoice.credited.is_zero() {
                 String::new()
             } else {
@@ -296,12 +302,24 @@ impl LineView {
     }
 }
 
+fn until(invoice: &Invoice, zone: &TimeZone) -> String {
+    match (invoice.state, invoice.final_at, invoice.due_at) {
+        (InvoiceState::Grace, Some(at), _) => format!("final from {}", instant_in(zone, at)),
+        (InvoiceState::Final | InvoiceState::Sent, _, Some(at)) => {
+            format!("due by {}", instant_in(zone, at))
+        }
+        (InvoiceState::Overdue, _, Some(at)) => format!("was due by {}", instant_in(zone, at)),
+        _ => String::new(),
+    }
+}
+
 fn state(state: InvoiceState) -> &'static str {
     match state {
         InvoiceState::Draft => "draft",
         InvoiceState::Grace => "not final yet",
         InvoiceState::Final => "final",
         InvoiceState::Sent => "sent",
+        InvoiceState::Overdue => "overdue",
         InvoiceState::Paid => "paid",
         InvoiceState::Void => "void",
     }
