@@ -25,6 +25,7 @@ mod invoice_run;
 mod invoices;
 mod leases;
 mod ledger;
+mod line_usage;
 mod outage;
 mod overdue;
 mod plan_changes;

@@ -14,6 +14,8 @@
 //! | [`terms`] | the terms by which periods are priced |
 //! | [`usage`] | rolled-up quantities |
 //! | [`late`] | usage of closed periods that no invoice has priced yet |
+//! | [`quarters`] | what invoices have billed of quarter hours |
+//! | [`line_usage`] | the usage that a line has billed |
 //! | [`grants`] | credits, and what invoices use of them |
 //! | [`draft`] | an invoice before it is stored: its terms, its usage, and what came late |
 //! | [`store`] | writing invoices, and giving them numbers |
@@ -33,9 +35,11 @@ mod dates;
 mod draft;
 pub mod grants;
 mod late;
+pub mod line_usage;
 pub mod payment;
 pub mod period;
 pub mod preview;
+mod quarters;
 pub mod read;
 mod rule;
 pub mod run;
@@ -61,6 +65,8 @@ pub enum Error {
     NotStarted(jiff::Timestamp),
     #[error("there is no invoice {0:?}")]
     NoInvoice(String),
+    #[error("the invoice with id {invoice} has no line {line}")]
+    NoLine { invoice: i64, line: i32 },
     /// It is not possible as things are; the text says why.
     #[error("{0}")]
     Refused(String),
@@ -89,6 +95,10 @@ impl From<Error> for ApiError {
         match error {
             Error::NoTenant(id) => Self::NotFound { what: "tenant", id: id.to_string() },
             Error::NoInvoice(id) => Self::NotFound { what: "invoice", id },
+            Error::NoLine { invoice, line } => Self::NotFound {
+                what: "line",
+                id: format!("{line} of the invoice with id {invoice}"),
+            },
             Error::Amount(detail) => Self::field("amount", detail),
             Error::NotStarted(_) | Error::Refused(_) => Self::Conflict(error.to_string()),
             Error::Sql(error) => error.into(),

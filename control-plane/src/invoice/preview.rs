@@ -40,7 +40,7 @@ pub async fn preview_in(
     if which == Upcoming::Next
         && let Some(ended) = open.ended_by(Quarter::containing(now))?
     {
-        let draft = draft::draw_up(tx, open.due(tenant.clone(), ended)).await?;
+        let draft = draft::draw_up(tx, open.due(tenant.clone(), ended), now).await?;
         // After a tenant was closed there may be no such invoice.
         if !draft.is_nothing() {
             let final_at = ended.end().start().checked_add(grace).unwrap_or(Timestamp::MAX);
@@ -53,6 +53,6 @@ pub async fn preview_in(
         }
     }
     let open = open.running_at(now)?;
-    let draft = draft::draw_up(tx, open.due(tenant.clone(), open.period()?)).await?;
+    let draft = draft::draw_up(tx, open.due(tenant.clone(), open.period()?), now).await?;
     Ok(view::of_draft(tenant, &draft))
 }

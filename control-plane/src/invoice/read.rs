@@ -12,7 +12,7 @@ use weir_domain::{
 };
 
 use super::{
-    Error, Invoice, InvoiceState,
+    Error, Invoice, InvoiceState, line_usage,
     rule::StoredRule,
     view::{self, Adjusted, Line, PricedLine, Share},
 };
@@ -105,7 +105,13 @@ pub async fn list_in(
                 due_at: Some(row.due_at.to_jiff()),
                 lines: lines
                     .into_iter()
-                    .map(|line| line.view(currency))
+                    .map(|line| {
+                        let id = line.invoice_id;
+                        let line = line.view(currency)?;
+                        let usage = line.bills_usage() && !row.rebilled;
+                        let usage = usage.then(|| line_usage::path(id, line.position));
+                        Ok(Line { usage, ..line })
+                    })
                     .collect::<Result<_, Error>>()?,
                 total: Money::new(row.total_minor, currency).decimal(),
                 credited: Money::new(row.credited_minor, currency).decimal(),

@@ -108,16 +108,15 @@ impl Run<'_> {
         self.failed.clear();
         let mut is_first = true;
         loop {
-            let mut reader = self.db.acquire().await?;
-            let read_at = late::read_point(&mut reader).await?;
+            let (mut reader, read_at) = late::snapshot(self.db).await?;
             let Ended { due, more, tenants, last } = self.ended(&mut reader, after).await?;
             if mem::take(&mut is_first) {
                 self.summary.tenants += tenants;
                 self.bar.inc(tenants.saturating_sub(due.len() as u64));
             }
-            let inputs = draft::gather(&mut reader, due).await?;
+            let inputs = draft::gather(&mut reader, due, read_at).await?;
             let sums = usage::rolled_up(&mut reader, &inputs).await?;
-            drop(reader);
+            reader.commit().await?;
             self.round(inputs, sums, read_at).await?;
             if !more {
                 return Ok(last);
@@ -157,7 +156,7 @@ impl Run<'_> {
         &mut self,
         inputs: Vec<Input>,
         sums: Vec<Vec<QuantityRow>>,
-        read_at: jiff_sqlx::Timestamp,
+        read_at: Timestamp,
     ) -> Result<(), Error> {
         let mut writers = JoinSet::new();
         let mut chunk = Vec::with_capacity(CHUNK);

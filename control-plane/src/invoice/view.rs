@@ -122,6 +122,9 @@ pub struct Line {
     pub share: Option<Share>,
     /// The period that an adjustment is for.
     pub adjusts: Option<Adjusted>,
+    /// Where the usage is that it bills, by quarter hour. Of stored invoices only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub usage: Option<String>,
     #[schema(value_type = String)]
     pub amount: Decimal,
 }
@@ -208,6 +211,11 @@ pub(super) struct PricedLine<'a> {
 }
 
 impl Line {
+    /// Whether it bills usage, of its own period or an earlier one.
+    pub(super) fn bills_usage(&self) -> bool {
+        self.unit.is_some() || self.kind == LineKind::Adjustment
+    }
+
     /// A line that depends on nothing.
     pub(super) fn new(position: u32, name: String, kind: LineKind, amount: Money) -> Self {
         Self {
@@ -227,6 +235,7 @@ impl Line {
             credit: None,
             share: None,
             adjusts: None,
+            usage: None,
             amount: amount.decimal(),
         }
     }

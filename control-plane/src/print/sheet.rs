@@ -7,7 +7,7 @@ use crate::{
     invoice::{Invoice, InvoiceState, credit::CreditNote, view::Line},
     portal::{
         format::{grouped, instant_in},
-        view::details,
+        words::details,
     },
     problem::ApiError,
 };
