@@ -25,6 +25,8 @@ pub struct Tenant {
     /// The end of the slice's lease or of the minute that usage is counted in, whichever is sooner.
     fast_until_ns: u64,
     pub end_ns: u64,
+    /// How long that lease was to last when it was asked for.
+    ttl_ns: u64,
     pub stamp: String,
     clock_offset_ns: i64,
     minute: i64,
@@ -32,6 +34,9 @@ pub struct Tenant {
     counted: Amount,
     /// Admitted under `stamp`, and not yet noted in the slot.
     spent: Amount,
+    /// Calls of language models that are under way: what they may take at most is taken, and neither
+    /// counted nor noted as spent yet.
+    open_calls: u32,
     /// When a request last took from the slice.
     pub used_ns: u64,
     /// The tenant is suspended, as far as is known until then.
@@ -53,8 +58,10 @@ pub struct Tenant {
     is_permuted: bool,
     /// Whether the worker's list of tenants to ask for holds this one.
     pub ask_queued: bool,
-    /// Whether the worker's list of active tenants holds this one.
-    pub listed: bool,
+    /// Whether the worker's list of tenants that count usage holds this one.
+    pub counts: bool,
+    /// Whether the worker looks after what it holds.
+    pub watched: bool,
     /// Whether the worker's list of tenants with waiting requests holds this one.
     pub waiting_listed: bool,
 }
@@ -102,11 +109,13 @@ impl Tenant {
             slice: Amount::ZERO,
             fast_until_ns: 0,
             end_ns: 0,
+            ttl_ns: 0,
             stamp: String::new(),
             clock_offset_ns: 0,
             minute: 0,
             counted: Amount::ZERO,
             spent: Amount::ZERO,
+            open_calls: 0,
             used_ns: 0,
             suspended_until_ns: 0,
             changed_ns: 0,
@@ -119,7 +128,8 @@ impl Tenant {
             waiters: VecDeque::new(),
             is_permuted: false,
             ask_queued: false,
-            listed: false,
+            counts: false,
+            watched: false,
             waiting_listed: false,
         }
     }
@@ -181,6 +191,44 @@ impl Tenant {
         self.fast_until_ns = 0;
     }
 
+    /// Turns `amount`, which was just taken, into a reservation; with or without a lease. Returns the
+    /// minute in which it is to be counted.
+    pub fn reserve(&mut self, amount: Amount, is_leased: bool) -> i64 {
+        self.counted = self.counted.saturating_sub(amount);
+        if is_leased {
+            self.spent = self.spent.saturating_sub(amount);
+        }
+        self.open_calls = self.open_calls.saturating_add(1);
+        self.minute
+    }
+
+    /// Settles a reservation of `reserved` under the lease `stamp` by what was taken in fact. The rest
+    /// goes back to the slice if that is of the same lease; a lease that has ended takes nothing back.
+    pub fn settle(
+        &mut self,
+        reserved: Amount,
+        stamp: &str,
+        actual: Amount,
+        now_ns: u64,
+    ) -> Settled {
+        self.open_calls = self.open_calls.saturating_sub(1);
+        let covered = actual.min(reserved);
+        let (rest, excess) = (reserved.saturating_sub(covered), actual.saturating_sub(covered));
+        if stamp.is_empty() || self.stamp != stamp || now_ns >= self.end_ns {
+            return Settled { void: rest, owes: excess };
+        }
+        let there = self.slice.saturating_add(rest);
+        let paid = excess.min(there);
+        self.slice = there.saturating_sub(paid);
+        self.spent = self.spent.saturating_add(covered).saturating_add(paid);
+        Settled { void: Amount::ZERO, owes: excess.saturating_sub(paid) }
+    }
+
+    /// Whether a call is under way, for which the lease must be kept.
+    pub fn has_open_calls(&self) -> bool {
+        self.open_calls > 0
+    }
+
     /// Moves what was counted into the log, for the next batch.
     pub fn close_minute(&mut self, usage: &mut UsageLog) {
         let counted = std::mem::take(&mut self.counted);
@@ -215,6 +263,7 @@ impl Tenant {
         self.slice = drawn.slice;
         self.stamp = drawn.stamp;
         self.end_ns = drawn.end_ns;
+        self.ttl_ns = drawn.ttl_ns;
         self.clock_offset_ns = drawn.clock_offset_ns;
         self.fast_until_ns = 0;
         self.told = None;
@@ -222,12 +271,18 @@ impl Tenant {
 
     /// The lease that the slice is of was renewed. Its end comes with the clock that says what time
     /// that is: by the clock from before, the end may lie past the period that the lease is of.
-    pub fn extend(&mut self, end_ns: u64, clock_offset_ns: i64) {
-        if end_ns > self.end_ns {
-            self.end_ns = end_ns;
-            self.clock_offset_ns = clock_offset_ns;
+    pub fn extend(&mut self, slot: &Slot) {
+        if slot.end_ns > self.end_ns {
+            self.end_ns = slot.end_ns;
+            self.ttl_ns = slot.ttl_ns;
+            self.clock_offset_ns = slot.clock_offset_ns;
             self.fast_until_ns = 0;
         }
+    }
+
+    /// How long its lease was to last when it was asked for.
+    pub fn ttl_ns(&self) -> u64 {
+        self.ttl_ns
     }
 
     /// Notes the limits as the slot has them. What others drew since they were told counts as spent.
@@ -252,6 +307,7 @@ impl Tenant {
     /// Whether nothing would be lost if this tenant were forgotten.
     pub fn is_idle(&self) -> bool {
         !self.holds_anything()
+            && self.open_calls == 0
             && self.counted.is_zero()
             && self.waiters.is_empty()
             && self.call.is_none()
@@ -303,6 +359,15 @@ impl Tenant {
     }
 }
 
+/// What came of a reservation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Settled {
+    /// Was not needed, and can't be given back.
+    pub void: Amount,
+    /// Was taken beyond it, and is not paid.
+    pub owes: Amount,
+}
+
 /// What goes from a slice back into its slot.
 #[derive(Debug, Clone, Copy)]
 pub struct Surrendered {
@@ -329,6 +394,7 @@ mod tests {
             slice: Amount { tokens, requests: tokens },
             stamp: "s1".to_owned(),
             end_ns,
+            ttl_ns: 0,
             clock_offset_ns,
             low: false,
         }
@@ -346,6 +412,60 @@ mod tests {
         let surrendered = tenant.surrender();
         assert_eq!((surrendered.rest, surrendered.spent.tokens.get()), (ONE, 2));
         assert!(!tenant.take(ONE, 10, &mut usage), "nothing is left after that");
+    }
+
+    fn tokens(tokens: u64) -> Amount {
+        Amount::request(Quantity::clamped(tokens))
+    }
+
+    /// A tenant with a lease of 100 tokens until 1,000 ns, of which a call has reserved 60.
+    fn reserved() -> (Tenant, UsageLog) {
+        let mut usage = UsageLog::default();
+        let mut tenant = Tenant::new(TenantId::new("acme").unwrap());
+        tenant.hold(slice(100, 1_000, 0));
+        assert!(tenant.take(tokens(60), 0, &mut usage));
+        tenant.reserve(tokens(60), true);
+        (tenant, usage)
+    }
+
+    #[test]
+    fn what_is_reserved_is_neither_counted_nor_spent_nor_there() {
+        let (mut tenant, mut usage) = reserved();
+        assert!(!tenant.take(tokens(41), 1, &mut usage), "40 are left");
+        assert!(!tenant.is_idle());
+        tenant.close_minute(&mut usage);
+        assert!(usage.is_empty());
+        let Surrendered { rest, spent } = tenant.surrender();
+        assert_eq!((rest.tokens.get(), spent), (40, Amount::ZERO));
+    }
+
+    #[test]
+    fn a_settled_call_gives_the_rest_back_while_its_lease_lives() {
+        let (mut tenant, mut usage) = reserved();
+        let settled = tenant.settle(tokens(60), "s1", tokens(10), 5);
+        assert_eq!(settled, Settled { void: Amount::ZERO, owes: Amount::ZERO });
+        assert!(tenant.take(tokens(90), 6, &mut usage) && !tenant.take(tokens(1), 6, &mut usage));
+
+        let (mut late, mut usage) = reserved();
+        let settled = late.settle(tokens(60), "s1", tokens(10), 1_000);
+        assert_eq!((settled.void.tokens.get(), settled.owes), (50, Amount::ZERO));
+        let (mut other, _) = reserved();
+        other.hold(Drawn { stamp: "s2".to_owned(), ..slice(5, 1_000, 0) });
+        let settled = other.settle(tokens(60), "s1", tokens(10), 5);
+        assert_eq!((settled.void.tokens.get(), settled.owes), (50, Amount::ZERO));
+        assert!(!other.take(tokens(6), 6, &mut usage), "nothing of another lease comes in");
+    }
+
+    #[test]
+    fn a_call_that_takes_more_pays_from_the_slice_and_owes_the_rest() {
+        let (mut tenant, mut usage) = reserved();
+        let settled = tenant.settle(tokens(60), "s1", tokens(90), 5);
+        assert_eq!(settled.owes, Amount::ZERO);
+        assert!(tenant.take(tokens(10), 6, &mut usage) && !tenant.take(tokens(1), 6, &mut usage));
+
+        let (mut tenant, _) = reserved();
+        let settled = tenant.settle(tokens(60), "s1", tokens(130), 5);
+        assert_eq!((settled.owes.tokens.get(), settled.owes.requests.get()), (30, 0));
     }
 
     #[test]
@@ -401,7 +521,8 @@ mod tests {
         let offset_ns = 101 * NS_PER_MINUTE - 2_000 * MS;
         tenant.hold(slice(10, 1_200_000_000, offset_ns + 800 * MS));
         assert!(tenant.take(ONE, 0, &mut usage));
-        tenant.extend(2_000_000_000, offset_ns);
+        let renewed = Slot { end_ns: 2_000_000_000, clock_offset_ns: offset_ns, ..Slot::default() };
+        tenant.extend(&renewed);
         assert!(tenant.take(ONE, 1_900_000_000, &mut usage));
         tenant.close_minute(&mut usage);
         let minutes: Vec<_> = usage.take_records().iter().map(|record| record.minute).collect();

@@ -1,6 +1,6 @@
 //! One worker: decides over requests, and does the rest on its tick.
 
-use std::time::Duration;
+use std::{cmp::Reverse, collections::BinaryHeap, time::Duration};
 
 use hashbrown::HashMap;
 use weir_domain::{quantity::Amount, rate_limit_fields};
@@ -10,6 +10,7 @@ use crate::{
     ending::Ending,
     host,
     lease_calls::LeaseCalls,
+    llm::call::ModelCall,
     outage::Unleased,
     places,
     refresher::Refresher,
@@ -43,8 +44,10 @@ pub struct Worker {
     pub tenants: Tenants,
     /// Tenants to ask for on the next tick.
     pub to_ask: Vec<Index>,
-    /// Tenants that hold a slice or count usage.
-    pub active: Vec<Index>,
+    /// Tenants that count usage.
+    pub counting: Vec<Index>,
+    /// Tenants that hold a slice or a lease, and when to look after them; the soonest first.
+    pub watched: BinaryHeap<Reverse<(u64, Index)>>,
     /// Tenants with waiting requests.
     pub waiting: Vec<Index>,
     pub waiting_requests: usize,
@@ -52,6 +55,8 @@ pub struct Worker {
     pub paused: HashMap<u32, Index>,
     /// What the answers to admitted requests will say, by their context.
     pub answers: HashMap<u32, AnswerFields>,
+    /// Calls of language models under way, by their context.
+    pub model_calls: HashMap<u32, ModelCall>,
     pub usage: UsageLog,
     pub usage_calls: UsageCalls,
     pub lease_calls: LeaseCalls,
@@ -65,6 +70,8 @@ pub struct Worker {
     tick: Duration,
     served_ns: u64,
     swept_ns: u64,
+    /// When a sweep last found that something was admitted.
+    pub busy_ns: u64,
     pub forgot_ns: u64,
 }
 
@@ -112,11 +119,13 @@ impl Worker {
             gateway: String::new(),
             tenants: Tenants::default(),
             to_ask: Vec::new(),
-            active: Vec::new(),
+            counting: Vec::new(),
+            watched: BinaryHeap::new(),
             waiting: Vec::new(),
             waiting_requests: 0,
             paused: HashMap::new(),
             answers: HashMap::new(),
+            model_calls: HashMap::new(),
             usage: UsageLog::default(),
             usage_calls: UsageCalls::default(),
             lease_calls: LeaseCalls::default(),
@@ -128,6 +137,7 @@ impl Worker {
             tick: Duration::ZERO,
             served_ns: 0,
             swept_ns: 0,
+            busy_ns: 0,
             forgot_ns: 0,
         }
     }
