@@ -16,7 +16,8 @@ use crate::{
         credit::{self, Usage},
         run::Summary,
     },
-    server, telemetry,
+    provider::settings::Settings,
+    reconciliation, server, telemetry,
 };
 
 /// Admit, meter and bill the tenants of an API behind Envoy.
@@ -42,6 +43,12 @@ enum Command {
     Serve,
     /// Bring the database to this version's schema, and exit.
     Migrate,
+    /// Compare ledger, invoices and billing providers, and exit; with an error where they differ.
+    ///
+    /// Prints which tenant, invoice and period differ, what each place says, and by how much. Usage that
+    /// came late and is billed with the next invoice, and invoices on their way, are told apart. Changes
+    /// nothing.
+    Reconcile(reconciliation::command::Arguments),
     /// Make and void invoices.
     #[command(subcommand)]
     Invoice(InvoiceCommand),
@@ -93,6 +100,10 @@ impl Cli {
                 let db = database::connect(&config).await?;
                 database::migrate(&db).await?;
                 println!("The database is at this version's schema.");
+            }
+            Command::Reconcile(arguments) => {
+                let db = database::connect(&config).await?;
+                reconciliation::command::run(&db, &Settings::of(&config)?, arguments).await?;
             }
             Command::Invoice(InvoiceCommand::Run { tenant, as_of }) => {
                 let db = database::connect(&config).await?;

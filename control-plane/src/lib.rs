@@ -14,6 +14,7 @@
 //! | [`plan_change`] | changes of plan that wait for the next billing period |
 //! | [`invoice`] | closing billing periods and making their invoices |
 //! | [`provider`], [`delivery`] | Stripe and Chargebee, and getting each invoice there once |
+//! | [`reconciliation`] | whether ledger, invoices and providers agree |
 //! | `webhook` | what they say afterwards |
 //! | [`problem`], [`extract`] | errors as problem+json, and input that says what is wrong with it |
 //! | [`edge`] | the edge API, for gateways |
@@ -42,6 +43,7 @@ pub mod portal;
 pub mod print;
 pub mod problem;
 pub mod provider;
+pub mod reconciliation;
 pub mod server;
 pub mod telemetry;
 pub mod terms;

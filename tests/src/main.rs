@@ -31,6 +31,7 @@ mod pricing;
 mod printing;
 mod readme;
 mod rebilling;
+mod reconciliation;
 mod repository;
 mod shipped_files;
 mod smoke;

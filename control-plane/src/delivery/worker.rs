@@ -18,10 +18,9 @@ use super::{
 use crate::provider::{
     Kind, Providers,
     bill::{self, Bill},
-    call::{ClientError, Failure, Refusal},
+    call::{Failure, Refusal},
     chargebee::KEY_WINDOW as CHARGEBEE_KEY_WINDOW,
     claim::Claim,
-    settings::Settings,
     stripe::KEY_WINDOW as STRIPE_KEY_WINDOW,
 };
 
@@ -37,7 +36,7 @@ const STOP_WITHIN: Duration = Duration::from_secs(10);
 /// Sends invoices.
 pub struct Worker {
     db: PgPool,
-    providers: Providers,
+    providers: Arc<Providers>,
     /// How long a claim lasts: longer than a call.
     claim_lasts: Duration,
     stopping: watch::Receiver<bool>,
@@ -46,12 +45,11 @@ pub struct Worker {
 impl Worker {
     pub fn new(
         db: PgPool,
-        settings: &Settings,
+        providers: Arc<Providers>,
+        call_timeout: Duration,
         stopping: watch::Receiver<bool>,
-    ) -> Result<Self, ClientError> {
-        let providers = Providers::new(settings)?;
-        let claim_lasts = settings.timeout * 2;
-        Ok(Self { db, providers, claim_lasts, stopping })
+    ) -> Self {
+        Self { db, providers, claim_lasts: call_timeout * 2, stopping }
     }
 
     /// Works until it is told to stop. A step that is under way then is ended, if that takes no longer
@@ -171,7 +169,7 @@ impl Worker {
             // Nobody needs an invoice of nothing.
             return Ok(Progress { paid: true, ..Progress::default() });
         }
-        let (Providers { stripe, chargebee }, bill) = (&self.providers, &bill);
+        let (Providers { stripe, chargebee }, bill) = (self.providers.as_ref(), &bill);
         match (claim.provider, stripe, chargebee) {
             (Kind::Stripe, Some(stripe), _) => {
                 let deployment = &bill::deployment(&self.db).await?;

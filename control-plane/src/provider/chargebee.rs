@@ -38,14 +38,14 @@ pub struct Invoice {
 }
 
 #[derive(Debug, Deserialize)]
-struct OneInvoice {
-    invoice: Invoice,
+pub(super) struct OneInvoice {
+    pub(super) invoice: Invoice,
 }
 
 #[derive(Debug, Deserialize)]
-struct List {
-    list: Vec<OneInvoice>,
-    next_offset: Option<String>,
+pub(super) struct List {
+    pub(super) list: Vec<OneInvoice>,
+    pub(super) next_offset: Option<String>,
 }
 
 /// The id of a tenant's customer: the tenant's own where that is short enough.
@@ -211,6 +211,17 @@ impl Chargebee {
     ) -> Result<T, Failure> {
         let call = Call { method: Method::GET, path, params, key: None, endpoint };
         judge(self.caller.make(claim, call).await?)?.read()
+    }
+
+    /// A GET by somebody who changes nothing.
+    pub(super) async fn look<T: DeserializeOwned>(
+        &self,
+        path: &[&str],
+        endpoint: &'static str,
+        params: Vec<(String, String)>,
+    ) -> Result<T, Failure> {
+        let call = Call { method: Method::GET, path, params, key: None, endpoint };
+        judge(self.caller.look(call).await?)?.read()
     }
 }
 

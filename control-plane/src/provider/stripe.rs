@@ -25,7 +25,7 @@ pub const VERSION: &str = "2025-12-15.clover";
 pub const KEY_WINDOW: Duration = Duration::from_secs(23 * 3_600);
 /// The most lines in one call.
 pub const LINES_PER_CALL: usize = 100;
-const PAGE: &str = "100";
+pub(super) const PAGE: &str = "100";
 
 pub struct Stripe {
     caller: Caller,
@@ -60,9 +60,9 @@ pub struct Object {
 }
 
 #[derive(Debug, Deserialize)]
-struct List<T> {
-    data: Vec<T>,
-    has_more: bool,
+pub(super) struct List<T> {
+    pub(super) data: Vec<T>,
+    pub(super) has_more: bool,
 }
 
 /// What the customer is made with.
@@ -252,6 +252,17 @@ impl Stripe {
         judge(self.caller.make(claim, call).await?)?.read()
     }
 
+    /// A GET by somebody who changes nothing.
+    pub(super) async fn look<T: DeserializeOwned>(
+        &self,
+        path: &[&str],
+        endpoint: &'static str,
+        params: Vec<(String, String)>,
+    ) -> Result<T, Failure> {
+        let call = Call { method: Method::GET, path, params, key: None, endpoint };
+        judge(self.caller.look(call).await?)?.read()
+    }
+
     /// All pages of a list.
     async fn all<T: DeserializeOwned>(
         &self,
@@ -322,7 +333,7 @@ fn judge(answer: Answer) -> Result<Answer, Failure> {
 }
 
 /// `None` for a 404.
-fn found<T>(result: Result<T, Failure>) -> Result<Option<T>, Failure> {
+pub(super) fn found<T>(result: Result<T, Failure>) -> Result<Option<T>, Failure> {
     match result {
         Ok(value) => Ok(Some(value)),
         Err(Failure::Refused(refusal)) if refusal.status == 404 => Ok(None),

@@ -27,7 +27,8 @@ pub(crate) struct Invoice {
     /// Description and amount.
     pub(crate) charges: Vec<(String, i64)>,
     pub(crate) discounts: Vec<i64>,
-    extra_minor: i64,
+    /// Part of the total beside charges and discounts, such as a tax.
+    pub(crate) extra_minor: i64,
     date_s: u64,
 }
 
@@ -117,7 +118,9 @@ impl Chargebee {
             request.param("offset").parse().unwrap_or(0),
         );
         let customer = request.param("customer_id[is]");
-        let fits = |invoice: &&Invoice| invoice.customer == customer && invoice.date_s > after;
+        let fits = |invoice: &&Invoice| {
+            (customer.is_empty() || invoice.customer == customer) && invoice.date_s > after
+        };
         let all: Vec<_> = self.invoices.iter().rev().filter(fits).collect();
         let page = all.iter().skip(offset).take(limit);
         let list: Vec<_> = page.map(|invoice| json!({ "invoice": invoice.json() })).collect();

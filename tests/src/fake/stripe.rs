@@ -41,7 +41,8 @@ pub(crate) struct Invoice {
     pub(crate) lines: Vec<Line>,
     pub(crate) metadata: Map<String, Value>,
     pub(crate) sent: usize,
-    extra_minor: i64,
+    /// Part of the total beside the lines, such as a tax.
+    pub(crate) extra_minor: i64,
     number: Option<String>,
     made_at_s: u64,
 }
@@ -152,9 +153,11 @@ impl Stripe {
 
     fn list_invoices(&self, request: &Request) -> Value {
         let since: u64 = request.param("created[gte]").parse().unwrap_or(0);
+        let until: u64 = request.param("created[lte]").parse().unwrap_or(u64::MAX);
         let customer = request.param("customer");
         let fits = |invoice: &&Invoice| {
-            invoice.made_at_s >= since && (customer.is_empty() || invoice.customer == customer)
+            (since..=until).contains(&invoice.made_at_s)
+                && (customer.is_empty() || invoice.customer == customer)
         };
         // Newest first.
         page(request, self.invoices.iter().rev().filter(fits).map(Invoice::json).collect())
@@ -253,7 +256,9 @@ impl Provider for Stripe {
                 &["customer", "currency", "collection_method", "days_until_due"],
                 &["auto_advance", "pending_invoice_items_behavior", "description", "metadata[*]"],
             ),
-            "GET invoices" => (&[], &["customer", "created[gte]", "limit", "starting_after"]),
+            "GET invoices" => {
+                (&[], &["customer", "created[gte]", "created[lte]", "limit", "starting_after"])
+            }
             "POST invoices/add_lines" => (
                 &["lines[#][amount]"],
                 &[
