@@ -3,6 +3,7 @@
 mod providers;
 mod quiet;
 mod rows;
+mod whole;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
