@@ -4,6 +4,7 @@
 mod chargebee;
 mod faults;
 mod kills;
+mod many;
 mod stripe;
 mod webhooks;
 mod whole;

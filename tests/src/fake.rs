@@ -116,15 +116,45 @@ pub(crate) trait Provider: Send + 'static {
     fn error(status: u16, code: &str, message: &str) -> Reply;
 }
 
+/// The most calls in a second.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limit {
+    pub(crate) in_all: u32,
+    pub(crate) per_endpoint: u32,
+}
+
+/// The calls of the second that has begun.
+struct Second {
+    began: Instant,
+    in_all: u32,
+    per_endpoint: HashMap<String, u32>,
+}
+
+impl Second {
+    fn new() -> Self {
+        Self { began: Instant::now(), in_all: 0, per_endpoint: HashMap::new() }
+    }
+
+    /// Counts a call; whether it is one too many.
+    fn exceeds(&mut self, endpoint: &str, limit: Option<Limit>) -> bool {
+        if self.began.elapsed() >= Duration::from_secs(1) {
+            *self = Self::new();
+        }
+        self.in_all += 1;
+        let of_endpoint = self.per_endpoint.entry(endpoint.to_owned()).or_default();
+        *of_endpoint += 1;
+        limit.is_some_and(|limit| self.in_all > limit.in_all || *of_endpoint > limit.per_endpoint)
+    }
+}
+
 struct Shared<P> {
     provider: P,
     keys: HashMap<String, Kept>,
     faults: VecDeque<(String, Fault)>,
     calls: Vec<Request>,
     struck: usize,
-    /// The most calls in a second, and those of the second that has begun.
-    limit: Option<u32>,
-    second: (Instant, u32),
+    limit: Option<Limit>,
+    second: Second,
     refused: usize,
     /// Its clock.
     now_s: u64,
@@ -155,7 +185,7 @@ impl<P: Provider> Fake<P> {
             calls: Vec::new(),
             struck: 0,
             limit: None,
-            second: (Instant::now(), 0),
+            second: Second::new(),
             refused: 0,
             now_s: std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_secs(),
         }));
@@ -211,8 +241,8 @@ impl<P: Provider> Fake<P> {
     }
 
     /// More calls than these in a second are answered with 429.
-    pub(crate) fn allow(&self, calls_per_second: u32) {
-        lock(&self.shared).limit = Some(calls_per_second);
+    pub(crate) fn allow(&self, limit: Limit) {
+        lock(&self.shared).limit = Some(limit);
     }
 
     /// How many calls were too many.
@@ -278,11 +308,8 @@ fn read<P: Provider>(
     }
     let mut state = lock(shared);
     state.calls.push(request.clone());
-    if state.second.0.elapsed() >= Duration::from_secs(1) {
-        state.second = (Instant::now(), 0);
-    }
-    state.second.1 += 1;
-    if state.limit.is_some_and(|limit| state.second.1 > limit) {
+    let limit = state.limit;
+    if state.second.exceeds(&request.endpoint, limit) {
         state.refused += 1;
         return Err(P::error(429, "rate_limit", "Too many"));
     }

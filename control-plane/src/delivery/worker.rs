@@ -29,7 +29,9 @@ const POLL: Duration = Duration::from_millis(500);
 /// How often it counts what there is.
 const COUNT_EVERY: Duration = Duration::from_secs(10);
 /// For how many customers of a provider it works at once.
-const AT_ONCE: usize = 32;
+const AT_ONCE: usize = 64;
+/// It claims customers for so many at once, not one by one, unless it waits for longer than [`POLL`].
+const CLAIM_AT_ONCE: usize = 8;
 /// How long a step that is under way may take once the process has been told to stop.
 const STOP_WITHIN: Duration = Duration::from_secs(10);
 
@@ -69,18 +71,18 @@ impl Worker {
         let mut stopping = self.stopping.clone();
         let mut tasks = JoinSet::new();
         while !*stopping.borrow() {
-            let claimed = self.claim(provider, AT_ONCE.saturating_sub(tasks.len())).await;
-            let idle = claimed.is_empty();
+            while tasks.try_join_next().is_some() {}
+            let room = AT_ONCE.saturating_sub(tasks.len());
+            let claimed = self.claim(provider, room).await;
+            let may_be_more = claimed.len() >= room;
             for claim in claimed {
                 let worker = Arc::clone(&self);
                 tasks.spawn(async move { worker.serve(&claim).await });
             }
-            if idle || tasks.len() >= AT_ONCE {
-                tokio::select! {
-                    _ = stopping.wait_for(|stop| *stop) => {}
-                    Some(_) = tasks.join_next() => {}
-                    () = sleep(POLL) => {}
-                }
+            tokio::select! {
+                _ = stopping.wait_for(|stop| *stop) => {}
+                () = has_room(&mut tasks), if may_be_more => {}
+                () = sleep(POLL) => {}
             }
         }
         let ended = async { while tasks.join_next().await.is_some() {} };
@@ -228,6 +230,13 @@ impl Worker {
             .execute(&self.db)
             .await?;
         Ok(())
+    }
+}
+
+/// Waits until some of the customers that are worked for have nothing more that is due.
+async fn has_room(tasks: &mut JoinSet<()>) {
+    while AT_ONCE.saturating_sub(tasks.len()) < CLAIM_AT_ONCE {
+        tasks.join_next().await;
     }
 }
 

@@ -141,14 +141,14 @@ impl Caller {
 
     /// Makes `call` when its turn has come, if the claim still holds. Any status is an answer.
     pub async fn make(&self, claim: &Claim, call: Call<'_>) -> Result<Answer, Failure> {
-        self.pace.turn().await;
+        self.pace.turn(call.endpoint).await;
         claim.renew().await?;
         self.counted(call).await
     }
 
     /// Makes a call that changes nothing when its turn has come. It needs no claim.
     pub async fn look(&self, call: Call<'_>) -> Result<Answer, Failure> {
-        self.pace.turn().await;
+        self.pace.turn(call.endpoint).await;
         self.counted(call).await
     }
 

@@ -1,5 +1,7 @@
 //! Stripe as far as Weir uses it: customers, invoices with lines, finalizing, sending, voiding.
 
+use std::collections::HashMap;
+
 use anyhow::Result;
 use serde_json::{Map, Value, json};
 
@@ -20,6 +22,8 @@ pub(crate) struct Stripe {
     /// Added to the total of invoices that are made from now on, such as by a tax.
     pub(crate) extra_minor: i64,
     made: u64,
+    /// Where an invoice was, and a customer, by their ids: tests take some away.
+    places: HashMap<String, usize>,
 }
 
 #[derive(Debug, Clone)]
@@ -91,8 +95,20 @@ impl Stripe {
     }
 
     fn invoice(&mut self, id: &str) -> Result<&mut Invoice, Reply> {
-        let found = self.invoices.iter_mut().find(|invoice| invoice.id == id);
+        let known = self.places.get(id).copied();
+        let is_there = |at: &usize| self.invoices.get(*at).is_some_and(|invoice| invoice.id == id);
+        let place = known.filter(is_there).or_else(|| {
+            let place = self.invoices.iter().position(|invoice| invoice.id == id)?;
+            self.places.insert(id.to_owned(), place);
+            Some(place)
+        });
+        let found = place.and_then(|place| self.invoices.get_mut(place));
         found.ok_or_else(|| missing(&format!("No such invoice: '{id}'")))
+    }
+
+    /// Customers stay.
+    fn customer(&mut self, id: &str) -> Option<&mut Customer> {
+        self.places.get(id).and_then(|place| self.customers.get_mut(*place))
     }
 
     fn create_customer(&mut self, request: &Request, now_s: u64) -> Value {
@@ -100,6 +116,7 @@ impl Stripe {
         let metadata = metadata(request, "metadata");
         let email = request.param("email").to_owned();
         let answer = json!({ "id": id, "object": "customer", "metadata": metadata });
+        self.places.insert(id.clone(), self.customers.len());
         self.customers.push(Customer { id, email, metadata, made_at_s: now_s, balance_minor: 0 });
         answer
     }
@@ -128,9 +145,8 @@ impl Stripe {
 
     fn create_invoice(&mut self, request: &Request, now_s: u64) -> Result<Value, Reply> {
         let customer = request.param("customer");
-        let known = self.customers.iter().find(|known| known.id == customer);
-        let known = known.ok_or_else(|| invalid("customer", "No such customer"))?;
-        if known.email.is_empty() {
+        let known = self.customer(customer);
+        if known.ok_or_else(|| invalid("customer", "No such customer"))?.email.is_empty() {
             return Err(invalid("customer", "Missing email"));
         }
         let customer = customer.to_owned();
@@ -147,6 +163,7 @@ impl Stripe {
             made_at_s: now_s,
         };
         let answer = invoice.json();
+        self.places.insert(invoice.id.clone(), self.invoices.len());
         self.invoices.push(invoice);
         Ok(answer)
     }
@@ -160,7 +177,8 @@ impl Stripe {
                 && (customer.is_empty() || invoice.customer == customer)
         };
         // Newest first.
-        page(request, self.invoices.iter().rev().filter(fits).map(Invoice::json).collect())
+        let fitting = self.invoices.iter().rev().filter(fits);
+        page(request, fitting.map(|invoice| (invoice.id.as_str(), move || invoice.json())))
     }
 
     fn add_lines(&mut self, request: &Request) -> Result<Value, Reply> {
@@ -199,17 +217,16 @@ impl Stripe {
         let total = invoice.total_minor();
         invoice.number = Some(number);
         invoice.status = "open";
-        let customer = invoice.customer.clone();
-        let customer = self.customers.iter_mut().find(|known| known.id == customer);
-        let balance = customer.map_or(&mut 0, |customer| &mut customer.balance_minor).to_owned();
+        let owner = invoice.customer.clone();
+        let balance = self.customer(&owner).map_or(0, |customer| customer.balance_minor);
         // A credit pays it, as far as it goes; what is owed to the customer becomes a credit.
         let due = total + balance.min(0);
         let invoice = self.invoice(id)?;
         if due <= 0 {
             invoice.status = "paid";
         }
-        let (answer, owner) = (invoice.json(), invoice.customer.clone());
-        for customer in self.customers.iter_mut().filter(|customer| customer.id == owner) {
+        let answer = invoice.json();
+        if let Some(customer) = self.customer(&owner) {
             customer.balance_minor = if balance <= 0 { due.min(0) } else { balance };
         }
         Ok(answer)
@@ -309,9 +326,11 @@ impl Provider for Stripe {
             "POST invoices/add_lines" => self.add_lines(request),
             "GET invoices/lines" => {
                 let lines = self.invoice(id)?.lines.iter().map(|line| {
-                    json!({ "id": line.id, "amount": line.amount_minor, "metadata": line.metadata })
+                    let json = move || {
+                        json!({ "id": line.id, "amount": line.amount_minor, "metadata": line.metadata })
+                    };
+                    (line.id.as_str(), json)
                 });
-                let lines = lines.collect();
                 Ok(page(request, lines))
             }
             "POST invoices/finalize" => self.finalize(id),
@@ -381,12 +400,15 @@ fn metadata(request: &Request, at: &str) -> Map<String, Value> {
     pairs.collect()
 }
 
-/// The part of a list that is asked for.
-fn page(request: &Request, items: Vec<Value>) -> Value {
+/// The part of a list that is asked for, of ids and what they stand for.
+fn page<'a, F: FnOnce() -> Value>(
+    request: &Request,
+    items: impl Iterator<Item = (&'a str, F)> + Clone,
+) -> Value {
     let limit = request.param("limit").parse().unwrap_or(10);
     let after = request.param("starting_after");
-    let start = items.iter().position(|item| item["id"] == after).map_or(0, |at| at + 1);
-    let rest = items.get(start..).unwrap_or_default();
-    let data = rest.get(..limit).unwrap_or(rest);
-    json!({ "object": "list", "data": data, "has_more": rest.len() > data.len() })
+    let behind = items.clone().position(|(id, _)| id == after).map_or(0, |at| at + 1);
+    let mut rest = items.skip(behind);
+    let data: Vec<Value> = rest.by_ref().take(limit).map(|(_, json)| json()).collect();
+    json!({ "object": "list", "data": data, "has_more": rest.next().is_some() })
 }
