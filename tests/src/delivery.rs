@@ -2,6 +2,7 @@
 //! lines, whatever fails on the way. The providers are stand-ins that are as strict as the real ones.
 
 mod chargebee;
+mod credit_notes;
 mod faults;
 mod kills;
 mod many;

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use metrics::{counter, gauge};
 use sqlx::PgPool;
 use tokio::{
-    sync::watch,
+    sync::{OnceCell, watch},
     task::JoinSet,
     time::{sleep, timeout},
 };
@@ -41,6 +41,8 @@ pub struct Worker {
     providers: Arc<Providers>,
     /// How long a claim lasts: longer than a call.
     claim_lasts: Duration,
+    /// Its name never changes.
+    deployment: OnceCell<String>,
     stopping: watch::Receiver<bool>,
 }
 
@@ -51,7 +53,7 @@ impl Worker {
         call_timeout: Duration,
         stopping: watch::Receiver<bool>,
     ) -> Self {
-        Self { db, providers, claim_lasts: call_timeout * 2, stopping }
+        Self { db, providers, claim_lasts: call_timeout * 2, deployment: OnceCell::new(), stopping }
     }
 
     /// Works until it is told to stop. A step that is under way then is ended, if that takes no longer
@@ -174,7 +176,8 @@ impl Worker {
         let (Providers { stripe, chargebee }, bill) = (self.providers.as_ref(), &bill);
         match (claim.provider, stripe, chargebee) {
             (Kind::Stripe, Some(stripe), _) => {
-                let deployment = &bill::deployment(&self.db).await?;
+                let deployment =
+                    self.deployment.get_or_try_init(|| bill::deployment(&self.db)).await?;
                 stripe::Work { stripe, claim, delivery, bill, deployment }.carry_out().await
             }
             (Kind::Chargebee, _, Some(chargebee)) => {

@@ -142,7 +142,7 @@ impl Caller {
     /// Makes `call` when its turn has come, if the claim still holds. Any status is an answer.
     pub async fn make(&self, claim: &Claim, call: Call<'_>) -> Result<Answer, Failure> {
         self.pace.turn(call.endpoint).await;
-        claim.renew().await?;
+        claim.outlast_call().await?;
         self.counted(call).await
     }
 

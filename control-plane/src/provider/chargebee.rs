@@ -35,6 +35,21 @@ pub struct Invoice {
     pub total: i64,
     pub currency_code: String,
     pub po_number: Option<String>,
+    /// What is to be paid still.
+    #[serde(default)]
+    pub amount_due: i64,
+    /// Credit notes on what was not paid, and on what was.
+    #[serde(default)]
+    pub adjustment_credit_notes: Vec<LinkedNote>,
+    #[serde(default)]
+    pub issued_credit_notes: Vec<LinkedNote>,
+}
+
+/// A credit note as the invoice names it.
+#[derive(Debug, Clone, Deserialize)]
+pub struct LinkedNote {
+    pub cn_total: i64,
+    pub cn_status: String,
 }
 
 #[derive(Debug, Deserialize)]
@@ -190,7 +205,7 @@ impl Chargebee {
         voided.map(drop)
     }
 
-    async fn post<T: DeserializeOwned>(
+    pub(super) async fn post<T: DeserializeOwned>(
         &self,
         claim: &Claim,
         path: &[&str],
@@ -202,7 +217,7 @@ impl Chargebee {
         judge(self.caller.make(claim, call).await?)?.read()
     }
 
-    async fn get<T: DeserializeOwned>(
+    pub(super) async fn get<T: DeserializeOwned>(
         &self,
         claim: &Claim,
         path: &[&str],
@@ -274,7 +289,7 @@ fn judge(answer: Answer) -> Result<Answer, Failure> {
     })
 }
 
-fn pairs<const N: usize>(pairs: [(&str, &str); N]) -> Vec<(String, String)> {
+pub(super) fn pairs<const N: usize>(pairs: [(&str, &str); N]) -> Vec<(String, String)> {
     pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).into()
 }
 

@@ -19,6 +19,8 @@ pub struct Listed {
     pub reference: Option<String>,
     /// In units of the currency.
     pub total: Decimal,
+    /// What credit notes have taken off it.
+    pub credited: Decimal,
     /// In capitals.
     pub currency: String,
     pub status: Status,
@@ -144,6 +146,13 @@ fn of_stripe(mut invoice: stripe::Invoice) -> Listed {
     Listed {
         reference: invoice.metadata.remove("invoice_id"),
         total: decimal(Kind::Stripe, invoice.total, &currency),
+        credited: decimal(
+            Kind::Stripe,
+            invoice
+                .pre_payment_credit_notes_amount
+                .saturating_add(invoice.post_payment_credit_notes_amount),
+            &currency,
+        ),
         status: match invoice.status.as_deref() {
             Some("draft") | None => Status::Draft,
             Some("paid") => Status::Paid,
@@ -157,9 +166,14 @@ fn of_stripe(mut invoice: stripe::Invoice) -> Listed {
 }
 
 fn of_chargebee(invoice: chargebee::Invoice) -> Listed {
+    let notes = invoice.adjustment_credit_notes.iter().chain(&invoice.issued_credit_notes);
+    let credited = notes
+        .filter(|note| note.cn_status != "voided")
+        .fold(0_i64, |sum, note| sum.saturating_add(note.cn_total));
     Listed {
         reference: invoice.po_number,
         total: decimal(Kind::Chargebee, invoice.total, &invoice.currency_code),
+        credited: decimal(Kind::Chargebee, credited, &invoice.currency_code),
         status: match invoice.status.as_str() {
             "pending" => Status::Draft,
             "paid" => Status::Paid,

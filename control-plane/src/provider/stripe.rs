@@ -44,6 +44,14 @@ pub struct Invoice {
     /// In lower case.
     pub currency: String,
     pub number: Option<String>,
+    /// What is to be paid still.
+    #[serde(default)]
+    pub amount_remaining: i64,
+    /// What credit notes took off before it was paid, and afterwards.
+    #[serde(default)]
+    pub pre_payment_credit_notes_amount: i64,
+    #[serde(default)]
+    pub post_payment_credit_notes_amount: i64,
     #[serde(default)]
     pub metadata: HashMap<String, String>,
 }
@@ -233,7 +241,7 @@ impl Stripe {
         found(answer.map(drop)).map(drop)
     }
 
-    async fn post<T: DeserializeOwned>(
+    pub(super) async fn post<T: DeserializeOwned>(
         &self,
         claim: &Claim,
         path: &[&str],
@@ -268,7 +276,7 @@ impl Stripe {
     }
 
     /// All pages of a list.
-    async fn all<T: DeserializeOwned>(
+    pub(super) async fn all<T: DeserializeOwned>(
         &self,
         claim: &Claim,
         path: &[&str],
@@ -345,6 +353,6 @@ pub(super) fn found<T>(result: Result<T, Failure>) -> Result<Option<T>, Failure>
     }
 }
 
-fn pairs<const N: usize>(pairs: [(&str, &str); N]) -> Vec<(String, String)> {
+pub(super) fn pairs<const N: usize>(pairs: [(&str, &str); N]) -> Vec<(String, String)> {
     pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).into()
 }

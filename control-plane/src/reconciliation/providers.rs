@@ -243,6 +243,8 @@ impl Walk<'_> {
         let rows = sqlx::query!(
             r#"select provider_invoice_id as "id!", invoice.id as invoice, number, invoice.tenant_id, period_start,
                       period_end, total_minor, currency, invoice.state,
+                      (select coalesce(sum(amount_minor), 0) from credit_note
+                       where credit_note.invoice_id = invoice.id)::bigint as "credited_minor!",
                       delivery.state = 'done' as "is_delivered!",
                       ($1::text is null or delivery.tenant_id = $1)
                         and ($2::timestamptz is null or period_end > $2)
@@ -265,6 +267,7 @@ impl Walk<'_> {
                     tenant: row.tenant_id,
                     period: (row.period_start, row.period_end),
                     total: Money::new(row.total_minor, currency(&row.currency)?),
+                    credited: Money::new(row.credited_minor, currency(&row.currency)?),
                     state: row.state,
                     is_delivered: row.is_delivered,
                     in_scope: row.in_scope,
@@ -301,6 +304,7 @@ impl Walk<'_> {
             tenant: row.tenant_id,
             period: (row.period_start, row.period_end),
             total: Money::new(row.total_minor, currency(&row.currency)?),
+            credited: Money::zero(currency(&row.currency)?),
             state: row.state,
             is_delivered: false,
             in_scope: row.in_scope,

@@ -14,6 +14,8 @@ pub(super) struct Ours {
     pub(super) tenant: String,
     pub(super) period: (jiff_sqlx::Timestamp, jiff_sqlx::Timestamp),
     pub(super) total: Money,
+    /// What credit notes have taken off it.
+    pub(super) credited: Money,
     pub(super) state: String,
     pub(super) is_delivered: bool,
     /// Whether it is one of those that are to be compared.
@@ -54,6 +56,10 @@ pub(super) fn values(ours: &Ours, theirs: Option<&Listed>) -> Vec<Value> {
             amount(ours.total.decimal(), currency.as_str()),
             amount(theirs.total, &theirs.currency),
         ));
+    }
+    if !is_void && theirs.credited != ours.credited.decimal() {
+        let amount = |amount: Decimal| Some(format!("{amount} {}", currency.as_str()));
+        values.push(("credited", amount(ours.credited.decimal()), amount(theirs.credited)));
     }
     values
 }
