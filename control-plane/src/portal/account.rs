@@ -15,6 +15,7 @@ use crate::{
         tenants::{self, AccountState},
     },
     app::App,
+    credit_balance::{self, CreditLeft},
     invoice::{self, Invoice, read::Filter},
     ledger::{self, DayTotal, Totals},
     problem::ApiError,
@@ -42,6 +43,8 @@ pub(super) struct Account {
     pub(super) days: Vec<DayTotal>,
     /// What the period costs so far.
     pub(super) upcoming: Invoice,
+    /// Those of which something is left.
+    pub(super) credits: Vec<CreditLeft>,
     /// The latest first, at most one more than [`MAX_PAST`].
     pub(super) past: Vec<Invoice>,
 }
@@ -70,6 +73,7 @@ pub(super) async fn read(app: &App, tenant: &TenantId) -> Result<Account, ApiErr
     let days = ledger::by_day(&mut db, tenant, from, to, &zone).await?;
     let filter = Filter { tenant: Some(tenant), ..Filter::default() };
     let past = invoice::read::list_in(&mut db, &filter, MAX_PAST + 1).await?;
+    let credits = credit_balance::left(&mut db, tenant.as_str(), to).await?;
     drop(db);
     Ok(Account {
         id: tenant.clone(),
@@ -83,6 +87,7 @@ pub(super) async fn read(app: &App, tenant: &TenantId) -> Result<Account, ApiErr
         totals,
         days,
         upcoming,
+        credits,
         past,
     })
 }

@@ -14,6 +14,7 @@ use super::{
 };
 use crate::{
     admin::{buckets, tenants::AccountState},
+    credit_balance::CreditLeft,
     invoice::{
         Invoice, InvoiceState,
         view::{Line, LineKind},
@@ -56,6 +57,7 @@ pub(super) struct Page {
     days: Vec<DayView>,
     chart: Chart,
     upcoming: InvoiceView,
+    credits: Vec<CreditView>,
     invoices: Vec<InvoiceView>,
     more_invoices: bool,
 }
@@ -115,6 +117,15 @@ struct InvoiceView {
     credited: String,
 }
 
+/// A credit of which something is left.
+struct CreditView {
+    name: String,
+    left: Number,
+    currency: String,
+    /// May be empty.
+    expires: String,
+}
+
 struct LineView {
     name: String,
     /// May be empty.
@@ -154,6 +165,7 @@ impl Page {
             // The latest first.
             days: account.days.iter().rev().map(DayView::of).collect(),
             upcoming: InvoiceView::of(&account.upcoming, zone),
+            credits: account.credits.iter().map(|credit| CreditView::of(credit, zone)).collect(),
             invoices: past.map(|past| InvoiceView::of(past, zone)).collect(),
             more_invoices,
             id: account.id.to_string(),
@@ -276,6 +288,17 @@ impl InvoiceView {
             } else {
                 grouped(&invoice.credited.to_string())
             },
+        }
+    }
+}
+
+impl CreditView {
+    fn of(credit: &CreditLeft, zone: &TimeZone) -> Self {
+        Self {
+            name: credit.description.clone(),
+            left: Number::money(credit.left.decimal()),
+            currency: credit.left.currency().to_string(),
+            expires: credit.expires_at.map(|at| instant_in(zone, at)).unwrap_or_default(),
         }
     }
 }
