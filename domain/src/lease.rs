@@ -16,7 +16,7 @@ use self::reservation::Reservation;
 use crate::{
     bucket::{Level, Rate},
     limit::Unit,
-    protocol::MAX_TTL_MS,
+    protocol::{MAX_TTL_MS, PLENTY},
     quantity::{Amount, Quantity},
 };
 
@@ -34,6 +34,8 @@ pub struct Account {
     /// Which terms the leases are of; the first part of their stamps.
     pub base: String,
     lease_ttl_ms: i64,
+    /// [`PLENTY`], but for tests, whose buckets are small.
+    pub plenty: u32,
     now_ms: i64,
     /// Numbers the leases; the second part of their stamps.
     leases: u64,
@@ -182,6 +184,7 @@ impl Account {
         Self {
             base: base.to_owned(),
             lease_ttl_ms,
+            plenty: PLENTY,
             now_ms: 0,
             leases,
             buckets,

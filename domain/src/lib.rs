@@ -16,6 +16,7 @@
 //! | [`billing_period`] | what one invoice covers, in quarter hours of UTC |
 //! | [`invoice`] | what a tenant owes for a billing period |
 //! | [`protocol`] | the edge API between filter and control plane |
+//! | [`llm`] | what calls of language models say they use |
 //! | [`rate_limit_fields`] | the `RateLimit` and `RateLimit-Policy` response fields |
 
 pub mod billing_period;
@@ -25,6 +26,7 @@ pub mod id;
 pub mod invoice;
 pub mod lease;
 pub mod limit;
+pub mod llm;
 pub mod money;
 #[cfg(feature = "openapi")]
 mod openapi;

@@ -20,9 +20,15 @@ pub const CONFIG_PATH: &str = "/edge/v1/config";
 
 /// The most tenants that one call asks for.
 pub const MAX_LEASES_PER_CALL: usize = 100;
-/// The longest lease, in ms. A bucket that was lost starts to refill only when every lease drawn
-/// from it has ended, so no answer may exceed this.
+/// The longest lease of a continuous limit, in ms. A bucket that was lost starts to refill only when
+/// every lease drawn from it has ended, so no answer may exceed this.
 pub const MAX_TTL_MS: u64 = 10_000;
+/// The longest lease where all limits are periodic, in ms.
+pub const MAX_PERIODIC_TTL_MS: u64 = 120_000;
+/// A lease is as long as it may be while all that gateways hold like it is at most this part of what a
+/// limit has left: one in so many. Others don't miss it then, and the tenants of whom there are most,
+/// those that ask rarely, need few calls.
+pub const PLENTY: u32 = 64;
 
 /// A worker's call for leases of several tenants.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

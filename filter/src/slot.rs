@@ -13,6 +13,8 @@ pub struct Slot {
     /// Names the lease; empty without one.
     pub stamp: String,
     pub end_ns: u64,
+    /// How long the lease was to last when it was asked for: it may be idle for a part of that.
+    pub ttl_ns: u64,
     /// When the newest answer was decided, by the control plane's clock.
     pub now_ms: i64,
     /// What to add to the monotonic clock to get the control plane's, in ns.
@@ -80,6 +82,7 @@ pub struct Drawn {
     pub slice: Amount,
     pub stamp: String,
     pub end_ns: u64,
+    pub ttl_ns: u64,
     pub clock_offset_ns: i64,
     /// The slot runs low: somebody should ask for more, and nobody does yet.
     pub low: bool,
@@ -129,6 +132,7 @@ impl Slot {
             slice,
             stamp: self.stamp.clone(),
             end_ns: self.end_ns,
+            ttl_ns: self.ttl_ns,
             clock_offset_ns: self.clock_offset_ns,
             low,
         })
@@ -265,7 +269,8 @@ impl Slot {
         }
         self.must_ask = sent_ns < self.changed_ns;
         self.now_ms = answer.now_ms;
-        self.end_ns = sent_ns.saturating_add(answer.ttl_ms.saturating_mul(1_000_000));
+        self.ttl_ns = answer.ttl_ms.saturating_mul(1_000_000);
+        self.end_ns = sent_ns.saturating_add(self.ttl_ns);
         self.clock_offset_ns = clock_offset_ns(answer.now_ms, sent_ns);
         self.free = self.free.saturating_add(answer.granted);
         self.limits.clone_from(&answer.limits);
@@ -307,6 +312,17 @@ impl Slot {
         self.changed_ns = now_ns;
         self.refusal = None;
     }
+}
+
+/// For how long a lease that was to last `ttl_ns` may be unused before it goes back to the control plane.
+/// One that lasts for long is of a tenant with plenty, who does not miss it elsewhere.
+pub fn idle_lease_ns(ttl_ns: u64) -> u64 {
+    (ttl_ns / 4).max(LEASE_SPAN_NS / 2)
+}
+
+/// The same for a slice of it, which goes back to its slot.
+pub fn idle_slice_ns(ttl_ns: u64) -> u64 {
+    (ttl_ns / 20).max(LEASE_SPAN_NS / 10)
 }
 
 /// What to ask for at least when `need` is at hand: nothing when nothing is needed.

@@ -83,6 +83,11 @@ impl Stats {
         self.add(counter, 1);
     }
 
+    /// What was counted and is not handed to Envoy yet.
+    pub fn since_recorded(&self, counter: Counter) -> u64 {
+        self.counts.get(counter as usize).copied().unwrap_or_default()
+    }
+
     /// Hands what was counted to Envoy.
     pub fn record(&mut self) {
         if self.ids.is_empty() {

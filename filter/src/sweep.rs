@@ -1,19 +1,23 @@
 //! Idle slices go back to the slot, idle leases to the control plane, and leases that are used are
 //! renewed before they end.
 
+use std::cmp::Reverse;
+
 use crate::{
+    ending::Ending,
     host,
-    slot::{LEASE_SPAN_NS, Slot},
+    slot::{Slot, idle_lease_ns, idle_slice_ns},
+    stats::Counter,
     tenants::Index,
-    worker::Worker,
+    worker::{IDLE_TICK, Worker},
 };
 
-/// A slice that was not used for this long goes back to its slot.
-const IDLE_SLICE_NS: u64 = 100_000_000;
-/// A lease that no worker used for this long goes back to the control plane.
-const IDLE_LEASE_NS: u64 = LEASE_SPAN_NS / 2;
 /// A lease that is used is renewed when it ends within this time.
 const RENEW_NS: u64 = 700_000_000;
+/// What is to be looked at soon is looked at by the next sweep.
+const SOON_NS: u64 = IDLE_TICK.as_nanos() as u64;
+/// The most tenants that one sweep looks after: requests must not wait for it.
+const MAX_PER_SWEEP: usize = 500;
 
 /// A tenant that has not been admitted for this long is forgotten.
 const FORGET_NS: u64 = 600_000_000_000;
@@ -29,7 +33,8 @@ impl Worker {
         self.forgot_ns = now_ns;
         for index in self.tenants.indexes() {
             let forgettable = self.tenants.get_mut(index).is_some_and(|tenant| {
-                !tenant.listed
+                !tenant.counts
+                    && !tenant.watched
                     && tenant.is_idle()
                     && now_ns.saturating_sub(tenant.used_ns) >= FORGET_NS
             });
@@ -39,57 +44,90 @@ impl Worker {
         }
     }
 
-    /// Looks after every tenant that holds something.
+    /// Looks after every tenant whose time has come; a worker that has no traffic looks after all.
     pub fn sweep(&mut self, now_ns: u64) {
-        for index in std::mem::take(&mut self.active) {
-            if self.look_after(index, now_ns) {
-                self.active.push(index);
+        if self.stats.since_recorded(Counter::Admitted) > 0 {
+            self.busy_ns = now_ns;
+        }
+        let hurries = self.hurries(now_ns);
+        let mut due = Vec::new();
+        while let Some(Reverse((due_ns, _))) = self.watched.peek()
+            && (hurries || *due_ns <= now_ns)
+            && due.len() < MAX_PER_SWEEP
+        {
+            due.extend(self.watched.pop());
+        }
+        for Reverse((_, index)) in due {
+            if let Some(next_ns) = self.look_after(index, now_ns) {
+                self.watched.push(Reverse((next_ns.max(now_ns + SOON_NS), index)));
             } else if let Some(tenant) = self.tenants.get_mut(index) {
-                tenant.listed = false;
+                tenant.watched = false;
             }
         }
     }
 
-    /// Whether the tenant is to be looked after again.
-    fn look_after(&mut self, index: Index, now_ns: u64) -> bool {
-        let Some(tenant) = self.tenants.get_mut(index) else {
-            return false;
-        };
-        let idle_ns = now_ns.saturating_sub(tenant.used_ns);
-        if idle_ns < IDLE_SLICE_NS {
-            if tenant.end_ns.saturating_sub(now_ns) < RENEW_NS {
+    /// Whether this worker gives back what it holds as soon as it can: without traffic it has no use for
+    /// it, and may be about to be stopped.
+    fn hurries(&self, now_ns: u64) -> bool {
+        self.ending != Ending::Running || now_ns.saturating_sub(self.busy_ns) >= idle_lease_ns(0)
+    }
+
+    /// When the tenant is to be looked after again, if it is.
+    fn look_after(&mut self, index: Index, now_ns: u64) -> Option<u64> {
+        let hurries = self.hurries(now_ns);
+        let tenant = self.tenants.get_mut(index)?;
+        let ttl_ns = if hurries { 0 } else { tenant.ttl_ns() };
+        let slice_idle_ns = tenant.used_ns.saturating_add(idle_slice_ns(ttl_ns));
+        let lease_idle_ns = tenant.used_ns.saturating_add(idle_lease_ns(ttl_ns));
+        if now_ns >= slice_idle_ns && tenant.holds_anything() {
+            self.put_back(index);
+            return Some(now_ns);
+        }
+        if now_ns < lease_idle_ns {
+            let next_ns = if now_ns < slice_idle_ns { slice_idle_ns } else { lease_idle_ns };
+            let renew_at_ns = tenant.end_ns.saturating_sub(RENEW_NS);
+            if now_ns < renew_at_ns {
+                return Some(next_ns.min(renew_at_ns));
+            }
+            if now_ns < tenant.end_ns {
                 self.renew(index, now_ns);
             }
-            return true;
+            return Some(next_ns.min(now_ns + RENEW_NS / 2));
         }
-        if tenant.holds_anything() {
-            self.put_back(index);
-            return true;
-        }
-        if idle_ns < IDLE_LEASE_NS {
-            return true;
-        }
+        self.look_after_lease(index, now_ns)
+    }
+
+    /// The same when this worker has not used it for a while, and holds nothing of it.
+    fn look_after_lease(&mut self, index: Index, now_ns: u64) -> Option<u64> {
+        let hurries = self.hurries(now_ns);
+        let tenant = self.tenants.get_mut(index)?;
         let slot = host::read(&tenant.slot_key()).map(|bytes| Slot::decode(Some(&bytes)));
         let idle = tenant.is_idle();
+        let unless_idle = (!idle).then_some(now_ns);
         // Whose call is under way says what is owed when it is answered.
         let owes = |slot: &Slot| !slot.owed.is_zero() && now_ns >= slot.caller_until_ns;
         if idle && slot.as_ref().is_some_and(owes) {
             self.ask_for(index);
-            return true;
+            return Some(now_ns);
         }
         let Some(slot) = slot.filter(|slot| slot.is_live(now_ns)) else {
-            return !idle;
+            return unless_idle;
         };
-        if now_ns.saturating_sub(slot.used_ns) < IDLE_LEASE_NS {
+        let idle_ns = idle_lease_ns(if hurries { 0 } else { slot.ttl_ns });
+        if now_ns.saturating_sub(slot.used_ns) < idle_ns {
             // The worker that drew last looks after the lease. If all who ever used a tenant kept
             // reading its slot, that would cost more than the requests.
-            return !idle;
+            return unless_idle;
         }
         if !(slot.free.is_zero() && slot.spent.is_zero()) {
             self.give_back(index, now_ns);
+            return Some(now_ns);
         }
-        // Until the lease is gone: another worker may have put something back meanwhile.
-        true
+        if hurries && slot.outstanding.is_zero() {
+            return unless_idle;
+        }
+        // Until the lease is gone: another worker may put something back.
+        Some(now_ns + idle_ns)
     }
 
     /// Extends the slice where the lease was renewed meanwhile, else has it renewed.
@@ -101,7 +139,7 @@ impl Worker {
         let Some(slot) = slot.filter(|slot| slot.stamp == tenant.stamp) else {
             return;
         };
-        tenant.extend(slot.end_ns, slot.clock_offset_ns);
+        tenant.extend(&slot);
         let refused = slot.refusal.is_some_and(|refusal| now_ns < refusal.until_ns);
         if slot.is_live(now_ns) && slot.end_ns.saturating_sub(now_ns) < RENEW_NS && !refused {
             self.ask_for(index);
@@ -126,13 +164,16 @@ impl Worker {
         });
     }
 
-    /// Puts a tenant on the list of those to look after.
+    /// Has a tenant's usage be sent, and what it holds be looked after.
     pub fn list(&mut self, index: Index) {
-        if let Some(tenant) = self.tenants.get_mut(index)
-            && !tenant.listed
-        {
-            tenant.listed = true;
-            self.active.push(index);
+        let Some(tenant) = self.tenants.get_mut(index) else {
+            return;
+        };
+        if !std::mem::replace(&mut tenant.counts, true) {
+            self.counting.push(index);
+        }
+        if !std::mem::replace(&mut tenant.watched, true) {
+            self.watched.push(Reverse((0, index)));
         }
     }
 }

@@ -25,6 +25,8 @@ pub struct Tenant {
     /// The end of the slice's lease or of the minute that usage is counted in, whichever is sooner.
     fast_until_ns: u64,
     pub end_ns: u64,
+    /// How long that lease was to last when it was asked for.
+    ttl_ns: u64,
     pub stamp: String,
     clock_offset_ns: i64,
     minute: i64,
@@ -53,8 +55,10 @@ pub struct Tenant {
     is_permuted: bool,
     /// Whether the worker's list of tenants to ask for holds this one.
     pub ask_queued: bool,
-    /// Whether the worker's list of active tenants holds this one.
-    pub listed: bool,
+    /// Whether the worker's list of tenants that count usage holds this one.
+    pub counts: bool,
+    /// Whether the worker looks after what it holds.
+    pub watched: bool,
     /// Whether the worker's list of tenants with waiting requests holds this one.
     pub waiting_listed: bool,
 }
@@ -102,6 +106,7 @@ impl Tenant {
             slice: Amount::ZERO,
             fast_until_ns: 0,
             end_ns: 0,
+            ttl_ns: 0,
             stamp: String::new(),
             clock_offset_ns: 0,
             minute: 0,
@@ -119,7 +124,8 @@ impl Tenant {
             waiters: VecDeque::new(),
             is_permuted: false,
             ask_queued: false,
-            listed: false,
+            counts: false,
+            watched: false,
             waiting_listed: false,
         }
     }
@@ -215,6 +221,7 @@ impl Tenant {
         self.slice = drawn.slice;
         self.stamp = drawn.stamp;
         self.end_ns = drawn.end_ns;
+        self.ttl_ns = drawn.ttl_ns;
         self.clock_offset_ns = drawn.clock_offset_ns;
         self.fast_until_ns = 0;
         self.told = None;
@@ -222,12 +229,18 @@ impl Tenant {
 
     /// The lease that the slice is of was renewed. Its end comes with the clock that says what time
     /// that is: by the clock from before, the end may lie past the period that the lease is of.
-    pub fn extend(&mut self, end_ns: u64, clock_offset_ns: i64) {
-        if end_ns > self.end_ns {
-            self.end_ns = end_ns;
-            self.clock_offset_ns = clock_offset_ns;
+    pub fn extend(&mut self, slot: &Slot) {
+        if slot.end_ns > self.end_ns {
+            self.end_ns = slot.end_ns;
+            self.ttl_ns = slot.ttl_ns;
+            self.clock_offset_ns = slot.clock_offset_ns;
             self.fast_until_ns = 0;
         }
+    }
+
+    /// How long its lease was to last when it was asked for.
+    pub fn ttl_ns(&self) -> u64 {
+        self.ttl_ns
     }
 
     /// Notes the limits as the slot has them. What others drew since they were told counts as spent.
@@ -329,6 +342,7 @@ mod tests {
             slice: Amount { tokens, requests: tokens },
             stamp: "s1".to_owned(),
             end_ns,
+            ttl_ns: 0,
             clock_offset_ns,
             low: false,
         }
@@ -401,7 +415,8 @@ mod tests {
         let offset_ns = 101 * NS_PER_MINUTE - 2_000 * MS;
         tenant.hold(slice(10, 1_200_000_000, offset_ns + 800 * MS));
         assert!(tenant.take(ONE, 0, &mut usage));
-        tenant.extend(2_000_000_000, offset_ns);
+        let renewed = Slot { end_ns: 2_000_000_000, clock_offset_ns: offset_ns, ..Slot::default() };
+        tenant.extend(&renewed);
         assert!(tenant.take(ONE, 1_900_000_000, &mut usage));
         tenant.close_minute(&mut usage);
         let minutes: Vec<_> = usage.take_records().iter().map(|record| record.minute).collect();

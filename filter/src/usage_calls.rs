@@ -128,9 +128,10 @@ impl Worker {
     }
 
     fn close_minutes(&mut self) {
-        for index in &self.active {
-            if let Some(tenant) = self.tenants.get_mut(*index) {
+        for index in std::mem::take(&mut self.counting) {
+            if let Some(tenant) = self.tenants.get_mut(index) {
                 tenant.close_minute(&mut self.usage);
+                tenant.counts = false;
             }
         }
     }

@@ -1,6 +1,6 @@
 //! One worker: decides over requests, and does the rest on its tick.
 
-use std::time::Duration;
+use std::{cmp::Reverse, collections::BinaryHeap, time::Duration};
 
 use hashbrown::HashMap;
 use weir_domain::{quantity::Amount, rate_limit_fields};
@@ -43,8 +43,10 @@ pub struct Worker {
     pub tenants: Tenants,
     /// Tenants to ask for on the next tick.
     pub to_ask: Vec<Index>,
-    /// Tenants that hold a slice or count usage.
-    pub active: Vec<Index>,
+    /// Tenants that count usage.
+    pub counting: Vec<Index>,
+    /// Tenants that hold a slice or a lease, and when to look after them; the soonest first.
+    pub watched: BinaryHeap<Reverse<(u64, Index)>>,
     /// Tenants with waiting requests.
     pub waiting: Vec<Index>,
     pub waiting_requests: usize,
@@ -65,6 +67,8 @@ pub struct Worker {
     tick: Duration,
     served_ns: u64,
     swept_ns: u64,
+    /// When a sweep last found that something was admitted.
+    pub busy_ns: u64,
     pub forgot_ns: u64,
 }
 
@@ -112,7 +116,8 @@ impl Worker {
             gateway: String::new(),
             tenants: Tenants::default(),
             to_ask: Vec::new(),
-            active: Vec::new(),
+            counting: Vec::new(),
+            watched: BinaryHeap::new(),
             waiting: Vec::new(),
             waiting_requests: 0,
             paused: HashMap::new(),
@@ -128,6 +133,7 @@ impl Worker {
             tick: Duration::ZERO,
             served_ns: 0,
             swept_ns: 0,
+            busy_ns: 0,
             forgot_ns: 0,
         }
     }

@@ -15,7 +15,7 @@ use super::{
 };
 
 /// All that the invoice of a period is computed from, but for the usage of the period itself.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct Input {
     pub(super) due: Due,
     pub(super) terms: Vec<Terms>,
@@ -58,9 +58,9 @@ impl Draft {
 /// Draws up the invoice of one period, with what came late for the periods before it.
 pub(super) async fn draw_up(db: &mut PgConnection, due: Due) -> Result<Draft, Error> {
     let tenant = due.tenant.clone();
-    let input = gather(db, vec![due]).await?.pop().ok_or(Error::NoTenant(tenant))?;
-    let quantities = usage::rolled_up(db, &input).await?;
-    input.draw_up(quantities)
+    let mut inputs = gather(db, vec![due]).await?;
+    let quantities = usage::rolled_up(db, &inputs).await?.pop().unwrap_or_default();
+    inputs.pop().ok_or(Error::NoTenant(tenant))?.draw_up(quantities)
 }
 
 /// Reads what the invoices are computed from, in the order of `due`, in which each tenant is once.
@@ -84,8 +84,8 @@ pub(super) async fn gather(db: &mut PgConnection, due: Vec<Due>) -> Result<Vec<I
 
 impl Input {
     /// Computes the invoice. `quantities` are the usage of the period, rolled up.
-    pub(super) fn draw_up(&self, quantities: Vec<QuantityRow>) -> Result<Draft, Error> {
-        let Self { due, terms, closed, late_notes, grants } = self.clone();
+    pub(super) fn draw_up(self, quantities: Vec<QuantityRow>) -> Result<Draft, Error> {
+        let Self { due, terms, closed, late_notes, grants } = self;
         let late: Vec<Late> = closed.into_iter().map(Closed::late).collect::<Result<_, _>>()?;
         let adjustments: Vec<Adjustment> = late.iter().filter_map(|late| late.adjustment).collect();
         let usage = to_usage(&quantities)?;

@@ -20,7 +20,7 @@ use super::{
     Error,
     period::Due,
     terms::{self, Terms, in_force},
-    usage::{QuantityRow, to_usage},
+    usage::{QuantityRow, add, to_usage},
 };
 
 /// Usage of a closed period that no invoice has priced yet.
@@ -35,7 +35,7 @@ pub(super) struct Late {
 }
 
 /// A closed period whose usage is not what was billed.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct Closed {
     invoice_id: i64,
     period: BillingPeriod,
@@ -218,21 +218,6 @@ fn by_invoice(rows: Vec<SumRow>) -> HashMap<i64, Vec<QuantityRow>> {
 /// `billed` and the differences together, in as many rows as there are sums.
 fn with(billed: &[QuantityRow], differences: &[QuantityRow]) -> Result<Vec<QuantityRow>, Error> {
     let mut sums = billed.to_vec();
-    for difference in differences {
-        let same = |row: &&mut QuantityRow| {
-            row.starts_at == difference.starts_at
-                && row.meter == difference.meter
-                && row.model == difference.model
-        };
-        let Some(row) = sums.iter_mut().find(same) else {
-            sums.push(difference.clone());
-            continue;
-        };
-        let sum = |a: Decimal, b| {
-            a.checked_add(b).ok_or_else(|| Error::stored("a sum of usage is too large"))
-        };
-        row.tokens = sum(row.tokens, difference.tokens)?;
-        row.requests = sum(row.requests, difference.requests)?;
-    }
+    differences.iter().try_for_each(|difference| add(&mut sums, difference.clone()))?;
     Ok(sums)
 }

@@ -16,7 +16,6 @@
 //! | [`store`] | writing invoices, and giving them numbers |
 //! | [`close`] | closing the periods that have ended, or one before its end |
 //! | [`run`] | `weir invoice run` |
-//! | [`stage`] | its way to sum up the usage of very many tenants |
 //! | [`read`] | reading stored invoices |
 //! | [`credit`] | credit notes, and voiding an invoice |
 //! | [`rule`] | lines that come from other lines |
@@ -32,7 +31,6 @@ pub mod period;
 pub mod read;
 mod rule;
 pub mod run;
-mod stage;
 mod store;
 mod terms;
 mod usage;

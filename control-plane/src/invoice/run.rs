@@ -7,11 +7,10 @@
 
 use std::{collections::HashSet, mem};
 
-use futures_util::TryStreamExt;
 use indicatif::{ProgressBar, ProgressStyle};
 use jiff::Timestamp;
-use sqlx::{Connection, PgConnection, PgPool};
-use tokio::{pin, task::JoinSet};
+use sqlx::{PgConnection, PgPool};
+use tokio::task::JoinSet;
 use weir_domain::{billing_period::Quarter, id::TenantId};
 
 use super::{
@@ -20,11 +19,11 @@ use super::{
     draft::{self, Input},
     late,
     period::{self, Due},
-    stage::Stage,
+    usage::{self, QuantityRow},
 };
 
-/// How many tenants are read at once: a round holds their terms and periods in memory.
-const WAVE: i64 = 100_000;
+/// How many tenants are read at once: a round holds about a kilobyte of each in memory.
+const WAVE: i64 = 200_000;
 /// How many periods one transaction closes.
 const CHUNK: usize = 1_000;
 /// How many such transactions there are at once, each on a connection of its own.
@@ -105,13 +104,10 @@ impl Run<'_> {
                 self.summary.tenants += tenants;
                 self.bar.inc(tenants.saturating_sub(due.len() as u64));
             }
-            if !due.is_empty() {
-                let inputs = draft::gather(&mut reader, due).await?;
-                let stage = Stage::write(&mut reader, &inputs).await?;
-                let closed = self.round(&mut reader, &inputs, &stage, read_at).await;
-                stage.clear(&mut reader).await?;
-                closed?;
-            }
+            let inputs = draft::gather(&mut reader, due).await?;
+            let sums = usage::rolled_up(&mut reader, &inputs).await?;
+            drop(reader);
+            self.round(inputs, sums, read_at).await?;
             if !more {
                 return Ok(last);
             }
@@ -148,28 +144,17 @@ impl Run<'_> {
     /// Closes one period of each tenant.
     async fn round(
         &mut self,
-        reader: &mut PgConnection,
-        inputs: &[Input],
-        stage: &Stage<'_>,
+        inputs: Vec<Input>,
+        sums: Vec<Vec<QuantityRow>>,
         read_at: jiff_sqlx::Timestamp,
     ) -> Result<(), Error> {
-        // The sums of a wave fit into this; otherwise Postgres writes them to disk and reads them again.
-        let mut reader = reader.begin().await?;
-        sqlx::query!("select set_config('work_mem', '64MB', true)").fetch_one(&mut *reader).await?;
-        let rows = stage.rolled_up(&mut reader);
-        pin!(rows);
-        let mut next = rows.try_next().await?;
         let mut writers = JoinSet::new();
         let mut chunk = Vec::with_capacity(CHUNK);
-        for (place, input) in inputs.iter().enumerate() {
-            let mut quantities = Vec::new();
-            while let Some((_, quantity)) = next.take_if(|(of, _)| *of == place) {
-                quantities.push(quantity);
-                next = rows.try_next().await?;
-            }
+        for (input, quantities) in inputs.into_iter().zip(sums) {
+            let tenant = input.due.tenant.clone();
             match input.draw_up(quantities) {
                 Ok(draft) => chunk.push(draft),
-                Err(error) => self.fail(input.due.tenant.as_str(), &error),
+                Err(error) => self.fail(tenant.as_str(), &error),
             }
             if chunk.len() == CHUNK {
                 self.leave_at_most(WRITERS - 1, &mut writers).await?;

@@ -71,12 +71,16 @@ async fn insert_invoices(
     }
     sqlx::query!(
         "insert into invoice (id, number, tenant_id, state, currency, period_start, period_end, time_zone,
-                              total_minor, usage_read_at)
+                              total_minor, usage_read_at, seller, note, due_at, buyer)
          overriding system value
-         select id, number, tenant_id, $9, currency, period_start, period_end, time_zone, total_minor, $10
+         select given.id, number, tenant_id, $9, currency, period_start, period_end, given.time_zone,
+                total_minor, $10, seller, note, now() + make_interval(days => payment_days),
+                invoice_buyer(tenant.name, billing_address)
          from unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::timestamptz[],
                      $6::timestamptz[], $7::text[], $8::bigint[])
-              as given (id, number, tenant_id, currency, period_start, period_end, time_zone, total_minor)",
+              as given (id, number, tenant_id, currency, period_start, period_end, time_zone, total_minor)
+         join tenant on tenant.id = tenant_id
+         cross join invoice_settings",
         &ids,
         &numbers,
         &tenants as _,

@@ -39,15 +39,15 @@ pub async fn open(
     sqlx::query!("select from tenant where id = $1 for update", tenant.as_str())
         .execute(&mut *db)
         .await?;
-    // Other periods end here, when the last lease of theirs does (protocol::MAX_TTL_MS), so that
+    // Other periods end here, when the last lease of theirs does (protocol::MAX_PERIODIC_TTL_MS), so
     // the periods after this one inherit nothing of them. Where this period was open before, what
     // others have released since it ended counts.
     let inherited = sqlx::query_scalar!(
         r#"with other as (
-             update claim as c set period_end = least(c.period_end, now() + interval '10 seconds')
+             update claim as c set period_end = least(c.period_end, now() + interval '2 minutes')
              where c.tenant_id = $1 and c.limit_name = $2 and c.period_start <> $3
                and c.period_start < $4
-               and c.period_end > coalesce((select period_end - interval '10 seconds' from claim
+               and c.period_end > coalesce((select period_end - interval '2 minutes' from claim
                  where tenant_id = $1 and limit_name = $2 and period_start = $3), $3)
              returning c.claimed)
            select least(coalesce(sum(claimed), 0), 9007199254740991)::bigint as "claimed!" from other"#,

@@ -11,7 +11,7 @@ use weir_domain::{
     bucket::Rate,
     id::TenantId,
     limit::{Limit, Refill, Unit, Window},
-    protocol::{LeaseAsk, MAX_TTL_MS},
+    protocol::{LeaseAsk, MAX_PERIODIC_TTL_MS, MAX_TTL_MS, PLENTY},
     quantity::Quantity,
 };
 
@@ -73,6 +73,8 @@ impl Call {
             epoch.to_owned(),
             lease_ttl_ms.to_string(),
             MAX_TTL_MS.to_string(),
+            MAX_PERIODIC_TTL_MS.to_string(),
+            PLENTY.to_string(),
             home.to_owned(),
             limits.len().to_string(),
         ];

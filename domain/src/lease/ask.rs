@@ -7,7 +7,7 @@ use super::{
 use crate::{
     bucket,
     limit::Unit,
-    protocol::LeaseAsk,
+    protocol::{LeaseAsk, MAX_PERIODIC_TTL_MS, MAX_TTL_MS},
     quantity::{Amount, Quantity},
 };
 
@@ -60,7 +60,7 @@ impl Account {
         if let Some(wishes) = should.and_then(|should| self.wishes(ask, should, claims)) {
             return Answer::Claim(wishes);
         }
-        let granted = should.map(|should| self.grant(name, should)).unwrap_or_default();
+        let granted = should.map(|should| self.grant(name, should, claims)).unwrap_or_default();
         self.note_reservation(name, ask, claims, should.is_some());
         self.answered(name, worker, ask, should.is_some(), granted)
     }
@@ -113,6 +113,10 @@ impl Account {
                 let of_old = part(&mut gateway.old.amount, unit);
                 let first = spent.min(*of_old);
                 (*of_old, spent) = (of_old.saturating_sub(first), spent.saturating_sub(first));
+                if old {
+                    // It was of other terms, so no bucket gets it; but nobody will spend it.
+                    *of_old = of_old.saturating_sub(of(ask.refund, unit));
+                }
             }
             if current {
                 let held = part(&mut gateway.lease.amount, unit);
@@ -189,22 +193,25 @@ impl Account {
         (claims && wishes.iter().any(Option::is_some)).then_some(wishes)
     }
 
-    fn grant(&mut self, name: &str, should: Amount) -> Amount {
-        let (mut granted, mut ends_ms) = (should, self.now_ms + self.lease_ttl_ms);
+    fn grant(&mut self, name: &str, should: Amount, claims: bool) -> Amount {
+        let mut granted = should;
         for bucket in &self.buckets {
             let level = Quantity::clamped(u64::try_from(bucket.level).unwrap_or(0));
             let part = part(&mut granted, bucket.unit);
             *part = (*part).min(level);
-            if let Refill::Periodic { ends_ms: period_ends_ms, .. } = bucket.refill {
-                ends_ms = ends_ms.min(period_ends_ms);
-            }
         }
         for bucket in &mut self.buckets {
             bucket.level -= signed(of(granted, bucket.unit));
         }
+        let others = self.gateways.iter();
+        let others = others.filter(|(other, at)| *other != name && at.ends_ms() > self.now_ms);
+        let parts = i64::from(self.plenty) * (1 + i64::try_from(others.count()).unwrap_or(MAX));
         if let Some(Gateway { lease, .. }) = self.gateways.get_mut(name) {
             lease.amount = lease.amount.saturating_add(granted);
             if !lease.amount.is_zero() {
+                let shortest_ms = self.now_ms + self.lease_ttl_ms;
+                let ends_ms =
+                    ends_ms(&self.buckets, lease.amount, parts, claims, shortest_ms, self.now_ms);
                 lease.ends_ms = lease.ends_ms.max(ends_ms);
             }
         }
@@ -248,4 +255,34 @@ impl Account {
         let outcome = if met { Outcome::Granted } else { Outcome::Refused };
         Answer::Decided(Decided { outcome, stamp, ttl_ms: ends_ms - now_ms, granted })
     }
+}
+
+/// When a lease ends with which a gateway holds `held`: as late as its limits allow where that is no more
+/// than one of so many `parts` of what they have left, and after a lease's lifetime else; never after a
+/// period.
+fn ends_ms(
+    buckets: &[Bucket],
+    held: Amount,
+    parts: i64,
+    claims: bool,
+    shortest_ms: i64,
+    now_ms: i64,
+) -> i64 {
+    let mut ends_ms = now_ms + ms(MAX_PERIODIC_TTL_MS);
+    let mut periods_end_ms = i64::MAX;
+    let mut plenty = true;
+    for bucket in buckets {
+        let part = bucket.available(claims).max(0) / parts;
+        plenty &= part >= signed(of(held, bucket.unit));
+        match bucket.refill {
+            Refill::Continuous { .. } => ends_ms = ends_ms.min(now_ms + ms(MAX_TTL_MS)),
+            Refill::Periodic { ends_ms, .. } => periods_end_ms = periods_end_ms.min(ends_ms),
+        }
+    }
+    let ends_ms = if plenty { ends_ms.max(shortest_ms) } else { shortest_ms };
+    ends_ms.min(periods_end_ms)
+}
+
+fn ms(ms: u64) -> i64 {
+    i64::try_from(ms).unwrap_or(i64::MAX)
 }

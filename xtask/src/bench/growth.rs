@@ -2,7 +2,7 @@
 
 mod row;
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use serde_json::{Map, Value, json};
@@ -14,11 +14,11 @@ use crate::{
     stack::{Database, Parts, Postgres, Stack},
 };
 
-const ROUNDS: u32 = 12;
-const REQUESTS: u64 = 2_000;
+/// How often a row and the one that it is compared with have their turns.
+const ROUNDS: usize = 40;
+/// So few that neither is without traffic for long: then a gateway gives its leases back.
+const REQUESTS: u64 = 1_000;
 const MANY: u32 = 100_000;
-/// A gateway that is not used any more gives its leases back and posts its usage within this time.
-const SETTLES_WITHIN: Duration = Duration::from_millis(1_500);
 
 /// What is compared with what.
 const ONE: &str = "tenants_1";
@@ -82,18 +82,17 @@ async fn by_workers(
         rows.push(Row::new(&stack, gateway, (*name, *explained), *among).await?);
     }
     step.done("warm");
-    let step = Step::start(format!("growth, with workers: {workers}"));
-    for round in 0..ROUNDS {
-        let first = round as usize % rows.len();
-        rows.rotate_left(first);
-        for row in &mut rows {
-            // The leases of the row before go back, which must not be taken for this one's doing.
-            tokio::time::sleep(SETTLES_WITHIN).await;
-            row.measure(&stack, REQUESTS).await.with_context(|| row.name)?;
+    let (base, others) = rows.split_first_mut().context("no rows")?;
+    for row in others {
+        let step = Step::start(format!("growth: {} beside {}", row.explained, base.explained));
+        let warm = row.warm_up_rounds(REQUESTS);
+        for round in 0..warm + ROUNDS {
+            base.turn(&stack, REQUESTS, round >= warm).await?;
+            row.turn(&stack, REQUESTS, round >= warm).await.with_context(|| row.name)?;
         }
-        rows.rotate_right(first);
+        row.compare_with(base, ROUNDS);
+        step.done("measured");
     }
-    step.done("measured");
     Ok(rows)
 }
 
@@ -125,10 +124,9 @@ impl Growth {
         self.rows.iter().find(|row| row.name == name)
     }
 
-    /// CPU of the gateway with 100,000 tenants over that with one.
+    /// CPU of the gateway with 100,000 tenants over that with one, turn by turn.
     fn cpu_ratio(&self) -> f64 {
-        let cpu = |name| self.row(name).map_or(f64::NAN, |row| row.gateway_us().median);
-        cpu(ALL) / cpu(ONE)
+        self.row(ALL).map_or(f64::NAN, |row| row.over_base)
     }
 
     /// Memory that a tenant takes in each worker, in bytes.
@@ -147,16 +145,24 @@ impl Growth {
     pub(super) fn print(&self) {
         println!("\nGrowth: CPU per request, and what the control plane is asked\n");
         println!(
-            "  {:<34}{:>11}{:>15}{:>13}{:>9}{:>11}{:>11}",
-            "", "gateway µs", "min – max", "the rest µs", "MiB", "calls/1000", "Redis/1000"
+            "  {:<34}{:>11}{:>15}{:>9}{:>13}{:>9}{:>11}{:>11}",
+            "",
+            "gateway µs",
+            "min – max",
+            "× base",
+            "the rest µs",
+            "MiB",
+            "calls/1000",
+            "Redis/1000"
         );
         for row in &self.rows {
             let gateway = row.gateway_us();
             println!(
-                "  {:<34}{:>11.1}{:>15}{:>13.1}{:>9.1}{:>11.2}{:>11.2}",
+                "  {:<34}{:>11.1}{:>15}{:>9.2}{:>13.1}{:>9.1}{:>11.2}{:>11.2}",
                 row.explained,
                 gateway.median,
                 format!("{:.1} – {:.1}", gateway.min, gateway.max),
+                row.over_base,
                 row.rest_us().median,
                 row.gateway().resident_bytes as f64 / f64::from(1 << 20),
                 row.calls_per_1000(),

@@ -110,6 +110,10 @@ local function settle_ask(entry)
     if ask.stamp == entry.stamp or ask.stamp == entry.old_stamp then
       local old = math.min(spent, entry.old[unit])
       entry.old[unit], spent = entry.old[unit] - old, spent - old
+      if ask.stamp == entry.old_stamp then
+        -- It was of other terms, so no bucket gets it; but nobody will spend it.
+        entry.old[unit] = math.max(entry.old[unit] - ask.refund[unit], 0)
+      end
     end
     local refund = 0
     if ask.stamp == entry.stamp then
@@ -202,13 +206,30 @@ local function claims(should)
   return found and list or nil
 end
 
+-- When a lease ends with which a gateway holds that much: as late as its limits allow where that is
+-- little of what they have left, and after a lease's lifetime else; never after a period.
+local function ends_at(holds)
+  local count, plenty, longest_here, period = parts, true, longest_periodic, math.huge
+  for name, entry in pairs(gateways) do
+    if name ~= ask.gateway and math.max(entry.ends, entry.old_ends) > now then
+      count = count + parts
+    end
+  end
+  for _, bucket in ipairs(buckets) do
+    plenty = plenty and quotient(math.max(available(bucket), 0), count) >= holds[bucket.unit]
+    if bucket.continuous then
+      longest_here = math.min(longest_here, longest)
+    else
+      period = math.min(period, bucket.ends)
+    end
+  end
+  return math.min(now + (plenty and math.max(longest_here, lifetime) or lifetime), period)
+end
+
 local function grant(entry, should)
-  local granted, ttl = { should[1], should[2] }, lifetime
+  local granted = { should[1], should[2] }
   for _, bucket in ipairs(buckets) do
     granted[bucket.unit] = math.max(math.min(granted[bucket.unit], bucket.level), 0)
-    if not bucket.continuous then
-      ttl = math.min(ttl, bucket.ends - now)
-    end
   end
   for _, bucket in ipairs(buckets) do
     bucket.level = bucket.level - granted[bucket.unit]
@@ -217,7 +238,7 @@ local function grant(entry, should)
     entry.held[unit] = math.min(entry.held[unit] + granted[unit], MAX)
   end
   if entry.held[1] + entry.held[2] > 0 then
-    entry.ends = math.max(entry.ends, now + ttl)
+    entry.ends = math.max(entry.ends, ends_at(entry.held))
   end
   return granted
 end

@@ -8,8 +8,10 @@
 --                    :started:<limit>  a continuous bucket was made in this life
 --       2 .. L+1   one hash per limit, in the order of ARGV
 --       L+2        (ask only) the last call of each worker of the gateway, and its answer
--- ARGV  1 operation   2 epoch   3 lease lifetime in ms   4 longest lease in ms
---       5 the home that the starts in this call were decided for   6 L, the number of limits
+-- ARGV  1 operation   2 epoch   3 lease lifetime in ms   4 longest lease of a continuous limit in ms
+--       5 longest lease in ms where all limits are periodic   6 parts: a lease may be as long as that while
+--         a gateway holds at most one in so many of what is left
+--       7 the home that the starts in this call were decided for   8 L, the number of limits
 --       then seven for each limit: name, "c" (continuous) or "p" (periodic), unit (1 tokens,
 --         2 requests), capacity, amount or period start, interval or period end,
 --         start ("full", "lost" or "" when not decided)
@@ -29,8 +31,10 @@
 -- expires would count as lost. Without continuous limits, all expire after the last period.
 
 local operation, epoch = ARGV[1], ARGV[2]
-local lifetime, longest, known_home, limits = tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5], tonumber(ARGV[6])
-local ARGUMENTS = 6 + 7 * limits
+local lifetime, longest, longest_periodic = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+local parts, known_home, limits = tonumber(ARGV[6]), ARGV[7], tonumber(ARGV[8])
+local HEADER = 8
+local ARGUMENTS = HEADER + 7 * limits
 -- Redis' clock may be that far from what it should be: calls take time.
 local NEAR_MICROS = 250000
 local now, micros, home, leases, reserved
@@ -194,7 +198,7 @@ local function start_bucket(bucket, start)
 end
 
 local function read_bucket(index)
-  local first = 6 + 7 * (index - 1)
+  local first = HEADER + 7 * (index - 1)
   local bucket = {
     key = KEYS[1 + index], name = ARGV[first + 1], continuous = ARGV[first + 2] == 'c',
     unit = tonumber(ARGV[first + 3]), kind = ARGV[first + 2] .. ARGV[first + 3], capacity = tonumber(ARGV[first + 4]),
@@ -226,7 +230,7 @@ end
 -- Whether the periods that were passed hold this moment.
 local function in_period()
   for index = 1, limits do
-    local first = 6 + 7 * (index - 1)
+    local first = HEADER + 7 * (index - 1)
     if ARGV[first + 2] == 'p' and (now < tonumber(ARGV[first + 5]) or now >= tonumber(ARGV[first + 6])) then
       return false
     end

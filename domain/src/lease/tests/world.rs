@@ -91,7 +91,7 @@ impl World {
         let buckets = vec![tokens_by_rate(), requests_by_period()];
         Self {
             now_ms: 0,
-            account: Account::new(buckets, "p0", 0, TTL_MS),
+            account: Account { plenty: 2, ..Account::new(buckets, "p0", 0, TTL_MS) },
             first_lease: 1,
             in_hand: vec![InHand::default(); GATEWAYS],
             pending: vec![None; GATEWAYS * WORKERS],

@@ -7,7 +7,7 @@ use weir_domain::{
     id::TenantId,
     lease::{Account, Answer, Bucket, Decided, Outcome, Refill},
     limit::Unit,
-    protocol::{LeaseAsk, MAX_TTL_MS},
+    protocol::{LeaseAsk, MAX_PERIODIC_TTL_MS, MAX_TTL_MS},
     quantity::Quantity,
 };
 
@@ -20,6 +20,8 @@ const SCRIPT: &str = concat!(
 );
 
 const TTL_MS: i64 = 200;
+/// Small, as the buckets are.
+const PARTS: u32 = 2;
 pub(super) const PERIOD_MS: i64 = 30_000;
 pub(super) const GATEWAYS: u64 = 3;
 pub(super) const WORKERS: u64 = 2;
@@ -101,6 +103,7 @@ impl Both {
         }
         let (buckets, leases) = (buckets(both.now_ms(), both.ends_ms()), Self::leases_of(&home)?);
         both.model = Account::new(buckets, &both.base(), leases, TTL_MS);
+        both.model.plenty = PARTS;
         both.model.settle(both.now_ms());
         Ok(both)
     }
@@ -140,7 +143,7 @@ impl Both {
     ) -> Result<(Vec<String>, String)> {
         let mut call = self.script.prepare_invoke();
         call.key(self.key("gateways")).arg(operation).arg(self.epoch).arg(TTL_MS).arg(MAX_TTL_MS);
-        call.arg(home).arg(limits.len());
+        call.arg(MAX_PERIODIC_TTL_MS).arg(PARTS).arg(home).arg(limits.len());
         for index in limits {
             let (name, kind, unit, capacity, amount, interval_ms) = LIMITS[*index];
             call.key(self.key(&format!("bucket:{name}"))).arg(name).arg(kind);

@@ -96,6 +96,8 @@ pub(super) struct Row {
     /// CPU µs per request, one per round: of the gateway, and of all that it asks.
     gateway_us: Vec<f64>,
     rest_us: Vec<f64>,
+    /// CPU of the gateway over that of the row it was compared with.
+    pub(super) over_base: f64,
     requests: f64,
     calls: f64,
     redis: f64,
@@ -123,6 +125,7 @@ impl Row {
             clients: target.connect(CLIENTS).await?,
             gateway_us: Vec::new(),
             rest_us: Vec::new(),
+            over_base: 1.0,
             requests: 0.0,
             calls: 0.0,
             redis: 0.0,
@@ -137,10 +140,31 @@ impl Row {
         (self.among.plan, self.among.tenants) == (among.plan, among.tenants)
     }
 
-    pub(super) async fn measure(&mut self, stack: &Stack, requests: u64) -> Result<()> {
+    /// How many turns it takes until the leases are those of steady use: each tenant has asked twice,
+    /// and rarely used ones have lost theirs.
+    pub(super) fn warm_up_rounds(&self, requests: u64) -> usize {
+        let needed = u64::from(self.among.tenants) * 2;
+        usize::try_from(needed.div_ceil(requests).max(10)).unwrap_or(usize::MAX)
+    }
+
+    /// Notes what the last `rounds` turns took beside those of `base`, one by one.
+    pub(super) fn compare_with(&mut self, base: &Self, rounds: usize) {
+        let last = |values: &[f64]| values[values.len().saturating_sub(rounds)..].to_vec();
+        let pairs = last(&self.gateway_us).into_iter().zip(last(&base.gateway_us));
+        let ratios: Vec<f64> = pairs.map(|(own, base)| own / base).collect();
+        self.over_base = Spread::of(&ratios).median;
+    }
+
+    pub(super) async fn turn(
+        &mut self,
+        stack: &Stack,
+        requests: u64,
+        is_measured: bool,
+    ) -> Result<()> {
+        if !is_measured {
+            return self.clients.send(requests).await.map(drop);
+        }
         let gateway = &stack.gateways[self.gateway.index];
-        // What ended while the others had their turn is not measured.
-        self.clients.send(requests / 2).await?;
         // To ask for the counts costs something too.
         let before = Counts::of(stack, gateway).await?;
         let (own_before, rest_before) = used_ns(stack, gateway)?;
@@ -181,6 +205,7 @@ impl Row {
             "cpu_us": self.gateway_us().median,
             "control_plane_cpu_us": self.rest_us().median,
             "resident_bytes": self.gateway.resident_bytes,
+            "over_base": self.over_base,
             "calls_per_1000": self.calls_per_1000(),
             "redis_per_1000": self.redis_per_1000(),
         })
