@@ -10,13 +10,14 @@
 pub(crate) mod chargebee;
 pub(crate) mod form;
 mod keys;
+mod limit;
 pub(crate) mod stripe;
 
 use std::{
     collections::{HashMap, VecDeque},
     io,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use anyhow::Result;
@@ -27,7 +28,11 @@ use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::{net::TcpListener, task::JoinHandle};
 
-use self::keys::{Kept, begin, execute, finish, keep};
+pub(crate) use self::limit::Limit;
+use self::{
+    keys::{Kept, begin, execute, finish, keep},
+    limit::Second,
+};
 use crate::harness::wait_for;
 
 /// What happens to one call.
@@ -114,37 +119,6 @@ pub(crate) trait Provider: Send + 'static {
     fn execute(&mut self, request: &Request, now_s: u64) -> Result<Value, Reply>;
     /// The error with this status and code.
     fn error(status: u16, code: &str, message: &str) -> Reply;
-}
-
-/// The most calls in a second.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Limit {
-    pub(crate) in_all: u32,
-    pub(crate) per_endpoint: u32,
-}
-
-/// The calls of the second that has begun.
-struct Second {
-    began: Instant,
-    in_all: u32,
-    per_endpoint: HashMap<String, u32>,
-}
-
-impl Second {
-    fn new() -> Self {
-        Self { began: Instant::now(), in_all: 0, per_endpoint: HashMap::new() }
-    }
-
-    /// Counts a call; whether it is one too many.
-    fn exceeds(&mut self, endpoint: &str, limit: Option<Limit>) -> bool {
-        if self.began.elapsed() >= Duration::from_secs(1) {
-            *self = Self::new();
-        }
-        self.in_all += 1;
-        let of_endpoint = self.per_endpoint.entry(endpoint.to_owned()).or_default();
-        *of_endpoint += 1;
-        limit.is_some_and(|limit| self.in_all > limit.in_all || *of_endpoint > limit.per_endpoint)
-    }
 }
 
 struct Shared<P> {
