@@ -7,7 +7,9 @@ use std::{error::Error, path::PathBuf};
 use clap::{Parser, Subcommand};
 
 use self::invoice::InvoiceCommand;
-use crate::{config::Config, database, server, telemetry};
+use crate::{
+    config::Config, database, provider::settings::Settings, reconciliation, server, telemetry,
+};
 
 /// Admit, meter and bill the tenants of an API behind Envoy.
 ///
@@ -32,6 +34,12 @@ enum Command {
     Serve,
     /// Bring the database to this version's schema, and exit.
     Migrate,
+    /// Compare ledger, invoices and billing providers, and exit; with an error where they differ.
+    ///
+    /// Prints which tenant, invoice and period differ, what each place says, and by how much. Usage that
+    /// came late and is billed with the next invoice, and invoices on their way, are told apart. Changes
+    /// nothing.
+    Reconcile(reconciliation::command::Arguments),
     /// Make invoices, look at the next one, void and send them.
     #[command(subcommand)]
     Invoice(InvoiceCommand),
@@ -50,6 +58,10 @@ impl Cli {
                 println!("The database is at this version's schema.");
             }
             Command::Invoice(command) => command.run(&config).await?,
+            Command::Reconcile(arguments) => {
+                let db = database::connect(&config).await?;
+                reconciliation::command::run(&db, &Settings::of(&config)?, arguments).await?;
+            }
         }
         Ok(())
     }

@@ -153,8 +153,7 @@ fn default_invoice_every_ms() -> u32 {
     60_000
 }
 
-/// What Stripe allows a sandbox. Live it allows 100, and 25 for each endpoint; a delivery calls five
-/// endpoints as often as each other, so that 100 is right there.
+/// What Stripe allows a sandbox. Live it allows 100, and 25 for each endpoint, which is kept as well.
 fn default_stripe_calls_per_s() -> u32 {
     25
 }

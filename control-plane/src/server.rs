@@ -20,7 +20,7 @@ use crate::{
     ledger::Ledger,
     plan_change, portal,
     problem::{no_such_endpoint, wrong_method},
-    provider::settings::Settings,
+    provider::{Providers, settings::Settings},
     telemetry, webhook,
 };
 
@@ -43,8 +43,11 @@ pub async fn serve(config: Config) -> Result<(), Box<dyn Error>> {
     let tenants = Tenants::new(db.clone(), changes.clone(), stale_for);
     let (stop, stopping) = watch::channel(false);
     let settings = Settings::of(&config)?;
-    let worker = Worker::new(db.clone(), &settings, stopping.clone())?;
+    let providers = Arc::new(Providers::new(&settings)?);
+    let worker =
+        Worker::new(db.clone(), Arc::clone(&providers), settings.timeout, stopping.clone());
     let app = App {
+        calls: providers,
         providers: Arc::new(settings),
         leases: Leases::new(db.clone(), Arc::clone(&redis), tenants.clone(), config.lease_ttl_ms),
         redis,

@@ -34,6 +34,7 @@ mod pricing;
 mod printing;
 mod readme;
 mod rebilling;
+mod reconciliation;
 mod repository;
 mod scheduler;
 mod shipped_files;

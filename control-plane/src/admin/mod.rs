@@ -22,6 +22,7 @@ pub mod page;
 pub mod plan_change;
 pub mod plan_parts;
 pub mod plans;
+pub mod reconciliation;
 pub mod tenant_provider;
 pub mod tenants;
 pub mod usage;
@@ -59,6 +60,7 @@ fn resources() -> OpenApiRouter<App> {
         .merge(deliveries::router())
         .merge(usage::router())
         .merge(corrections::router())
+        .merge(reconciliation::router())
         .merge(buckets::router())
         .merge(document::router())
 }

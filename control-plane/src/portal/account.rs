@@ -16,6 +16,7 @@ use crate::{
         tenants::{self, AccountState},
     },
     app::App,
+    credit_balance::{self, CreditLeft},
     invoice::{
         self, Invoice, InvoiceState,
         preview::{Upcoming, preview_in},
@@ -49,6 +50,8 @@ pub(super) struct Account {
     pub(super) upcoming: Invoice,
     /// The invoice of the period before it, while it is in grace.
     pub(super) in_grace: Option<Invoice>,
+    /// Those of which something is left.
+    pub(super) credits: Vec<CreditLeft>,
     /// The latest first, at most one more than [`MAX_PAST`].
     pub(super) past: Vec<Invoice>,
 }
@@ -82,6 +85,7 @@ pub(super) async fn read(app: &App, tenant: &TenantId) -> Result<Account, ApiErr
     let days = ledger::by_day(&mut db, tenant, from, to, &zone).await?;
     let filter = Filter { tenant: Some(tenant), ..Filter::default() };
     let past = invoice::read::list_in(&mut db, &filter, MAX_PAST + 1).await?;
+    let credits = credit_balance::left(&mut db, tenant.as_str(), to).await?;
     drop(db);
     Ok(Account {
         id: tenant.clone(),
@@ -96,6 +100,7 @@ pub(super) async fn read(app: &App, tenant: &TenantId) -> Result<Account, ApiErr
         days,
         upcoming,
         in_grace,
+        credits,
         past,
     })
 }

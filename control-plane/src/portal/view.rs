@@ -15,6 +15,7 @@ use super::{
 };
 use crate::{
     admin::{buckets, tenants::AccountState},
+    credit_balance::CreditLeft,
     invoice::{Invoice, view::Line},
     ledger::DayTotal,
     problem::ApiError,
@@ -56,6 +57,7 @@ pub(super) struct Page {
     upcoming: InvoiceView,
     /// Of the period before.
     in_grace: Option<InvoiceView>,
+    credits: Vec<CreditView>,
     invoices: Vec<InvoiceView>,
     more_invoices: bool,
 }
@@ -117,6 +119,15 @@ struct InvoiceView {
     credited: String,
 }
 
+/// A credit of which something is left.
+struct CreditView {
+    name: String,
+    left: Number,
+    currency: String,
+    /// May be empty.
+    expires: String,
+}
+
 struct LineView {
     name: String,
     /// May be empty.
@@ -157,6 +168,7 @@ impl Page {
             days: account.days.iter().rev().map(DayView::of).collect(),
             upcoming: InvoiceView::of(&account.upcoming, zone),
             in_grace: account.in_grace.as_ref().map(|invoice| InvoiceView::of(invoice, zone)),
+            credits: account.credits.iter().map(|credit| CreditView::of(credit, zone)).collect(),
             invoices: past.map(|past| InvoiceView::of(past, zone)).collect(),
             more_invoices,
             id: account.id.to_string(),
@@ -280,6 +292,17 @@ impl InvoiceView {
             } else {
                 grouped(&invoice.credited.to_string())
             },
+        }
+    }
+}
+
+impl CreditView {
+    fn of(credit: &CreditLeft, zone: &TimeZone) -> Self {
+        Self {
+            name: credit.description.clone(),
+            left: Number::money(credit.left.decimal()),
+            currency: credit.left.currency().to_string(),
+            expires: credit.expires_at.map(|at| instant_in(zone, at)).unwrap_or_default(),
         }
     }
 }

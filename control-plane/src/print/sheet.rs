@@ -2,8 +2,10 @@
 
 use jiff::{Timestamp, tz::TimeZone};
 use sqlx::PgConnection;
+use weir_domain::money::Money;
 
 use crate::{
+    credit_balance,
     invoice::{Invoice, InvoiceState, credit::CreditNote, view::Line},
     portal::{
         format::{grouped, instant_in},
@@ -56,7 +58,7 @@ impl Sheet {
     /// a draft as it is now.
     pub async fn read(db: &mut PgConnection, invoice: &Invoice) -> Result<Self, ApiError> {
         let frame = match invoice.id {
-            Some(id) => Frame::of_invoice(db, id).await?,
+            Some(id) => Frame::of_invoice(&mut *db, id).await?,
             None => {
                 sqlx::query_as!(
                     Frame,
@@ -65,12 +67,16 @@ impl Sheet {
                        from tenant cross join invoice_settings where id = $1"#,
                     invoice.tenant,
                 )
-                .fetch_one(db)
+                .fetch_one(&mut *db)
                 .await?
             }
         };
         let zone = TimeZone::get(&frame.time_zone).map_err(ApiError::internal)?;
-        Ok(Self::of(invoice, &frame, &zone))
+        let mut sheet = Self::of(invoice, &frame, &zone);
+        if let Some(left) = credit_left(db, invoice).await? {
+            sheet.facts.push(("Credit left", grouped(&left.decimal().to_string())));
+        }
+        Ok(sheet)
     }
 
     /// A credit note is between those that its invoice names.
@@ -133,6 +139,23 @@ impl Sheet {
     pub fn file_name(&self) -> &str {
         if self.number.is_empty() { "draft-invoice" } else { &self.number }
     }
+}
+
+/// What is left of the tenant's credits for later invoices; `None` where it has none.
+async fn credit_left(db: &mut PgConnection, invoice: &Invoice) -> Result<Option<Money>, ApiError> {
+    if let Some(id) = invoice.id {
+        return Ok(credit_balance::after_invoice(db, id).await?);
+    }
+    let credits = credit_balance::left(db, &invoice.tenant, invoice.period_end).await?;
+    let zero = Money::zero(invoice.currency);
+    let left = credits.iter().try_fold(zero, |sum, credit| sum.checked_add(credit.left));
+    let mut left = left.map_err(ApiError::internal)?.decimal();
+    // What the draft pays from them is not used yet. Its amount is negative.
+    for line in invoice.lines.iter().filter(|line| line.credit.is_some()) {
+        left = left.checked_add(line.amount).unwrap_or(left);
+    }
+    let minor = left.mantissa().try_into().ok().filter(|_| !credits.is_empty());
+    Ok(minor.map(|minor| Money::new(minor, invoice.currency)))
 }
 
 impl Frame {
