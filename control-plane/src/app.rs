@@ -12,7 +12,7 @@ use crate::{
     edge::changes::Changes,
     lease::{Leases, link::Redis},
     ledger::Ledger,
-    provider::settings::Settings,
+    provider::{Providers, settings::Settings},
 };
 
 /// Shared by all handlers; cloning it is cheap.
@@ -28,6 +28,8 @@ pub struct App {
     pub changes: Changes,
     /// Which billing providers can be used.
     pub providers: Arc<Settings>,
+    /// Calls of them, at one pace for the whole process.
+    pub calls: Arc<Providers>,
     /// True once the process has been told to stop: calls that wait answer at once.
     pub stopping: watch::Receiver<bool>,
 }

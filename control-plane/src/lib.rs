@@ -13,7 +13,9 @@
 //! | [`terms`] | which plan version prices a tenant's usage from when |
 //! | [`plan_change`] | changes of plan that wait for the next billing period |
 //! | [`invoice`] | closing billing periods and making their invoices |
+//! | [`credit_balance`] | what is left of a tenant's credits |
 //! | [`provider`], [`delivery`] | Stripe and Chargebee, and getting each invoice there once |
+//! | [`reconciliation`] | whether ledger, invoices and providers agree |
 //! | `webhook` | what they say afterwards |
 //! | [`problem`], [`extract`] | errors as problem+json, and input that says what is wrong with it |
 //! | [`edge`] | the edge API, for gateways |
@@ -29,6 +31,7 @@ pub mod auth;
 pub mod change;
 pub mod cli;
 pub mod config;
+pub mod credit_balance;
 pub mod database;
 pub mod delivery;
 pub mod edge;
@@ -42,6 +45,7 @@ pub mod portal;
 pub mod print;
 pub mod problem;
 pub mod provider;
+pub mod reconciliation;
 pub mod server;
 pub mod telemetry;
 pub mod terms;

@@ -15,11 +15,12 @@ use crate::{
     delivery::worker::Worker,
     edge::{self, changes::Changes},
     health,
+    invoice::scheduler::Scheduler,
     lease::{Leases, link::Redis, tenants::Tenants},
     ledger::Ledger,
     plan_change, portal,
     problem::{no_such_endpoint, wrong_method},
-    provider::settings::Settings,
+    provider::{Providers, settings::Settings},
     telemetry, webhook,
 };
 
@@ -42,8 +43,11 @@ pub async fn serve(config: Config) -> Result<(), Box<dyn Error>> {
     let tenants = Tenants::new(db.clone(), changes.clone(), stale_for);
     let (stop, stopping) = watch::channel(false);
     let settings = Settings::of(&config)?;
-    let worker = Worker::new(db.clone(), &settings, stopping.clone())?;
+    let providers = Arc::new(Providers::new(&settings)?);
+    let worker =
+        Worker::new(db.clone(), Arc::clone(&providers), settings.timeout, stopping.clone());
     let app = App {
+        calls: providers,
         providers: Arc::new(settings),
         leases: Leases::new(db.clone(), Arc::clone(&redis), tenants.clone(), config.lease_ttl_ms),
         redis,
@@ -60,6 +64,8 @@ pub async fn serve(config: Config) -> Result<(), Box<dyn Error>> {
     });
     let moving = tokio::spawn(plan_change::run(app.db.clone(), app.stopping.clone()));
     let delivering = tokio::spawn(worker.run());
+    let billing = Scheduler::new(app.db.clone(), &app.config)
+        .map(|scheduler| tokio::spawn(scheduler.run(app.stopping.clone())));
     tracing::info!(address = %listener.local_addr()?, "listening");
     if let Err(error) = app.redis.link().await {
         tracing::warn!("no leases until Redis can be reached: {error}");
@@ -74,6 +80,9 @@ pub async fn serve(config: Config) -> Result<(), Box<dyn Error>> {
     watching.await?;
     moving.await?;
     delivering.await?;
+    if let Some(billing) = billing {
+        billing.await?;
+    }
     tracing::info!("stopped");
     Ok(())
 }

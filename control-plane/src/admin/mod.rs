@@ -16,11 +16,13 @@ pub mod document;
 pub mod input;
 pub mod invoice_settings;
 pub mod invoices;
+pub mod line_usage;
 pub mod negotiation;
 pub mod page;
 pub mod plan_change;
 pub mod plan_parts;
 pub mod plans;
+pub mod reconciliation;
 pub mod tenant_provider;
 pub mod tenants;
 pub mod usage;
@@ -51,12 +53,14 @@ fn resources() -> OpenApiRouter<App> {
         .merge(api_keys::router())
         .merge(access_tokens::router())
         .merge(invoices::router())
+        .merge(line_usage::router())
         .merge(credit_notes::router())
         .merge(invoice_settings::router())
         .merge(credits::router())
         .merge(deliveries::router())
         .merge(usage::router())
         .merge(corrections::router())
+        .merge(reconciliation::router())
         .merge(buckets::router())
         .merge(document::router())
 }
