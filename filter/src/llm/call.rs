@@ -15,6 +15,10 @@ use weir_domain::{
 use super::config::{LlmConfig, UpstreamErrors};
 use crate::tenants::Index;
 
+/// The most tokens that one call can count on one meter, about four billion: no model takes that much.
+/// A batch of usage whose sum is no quantity any more would be put aside with all that is in it.
+const MOST_TOKENS: u64 = 1 << 32;
+
 /// A call under way. Kept by its worker under its request's number.
 #[derive(Debug)]
 pub struct ModelCall {
@@ -168,16 +172,16 @@ impl ModelCall {
             // Nobody answered. The upstream may have read the prompt.
             Answer::NotYet => Settlement::Estimated(self.estimated(&Reported::default(), estimate)),
             Answer::Free(reader) => {
-                let said = reader.as_ref().and_then(|reader| reader.report().usage());
+                let said = reader.as_ref().and_then(|reader| credible(reader.report()).usage());
                 said.map_or(Settlement::Free, Settlement::Reported)
             }
-            Answer::Opaque => Settlement::Estimated(TokenUsage {
+            Answer::Opaque => Settlement::Estimated(bounded(TokenUsage {
                 input: self.asks.prompt_tokens,
                 cached: Quantity::ZERO,
                 output: self.asks.output_tokens,
-            }),
+            })),
             Answer::Read(reader) => {
-                let report = reader.report();
+                let report = credible(reader.report());
                 let is_free = config.upstream_errors == UpstreamErrors::Free;
                 match report.usage() {
                     Some(usage) => Settlement::Reported(usage),
@@ -189,8 +193,23 @@ impl ModelCall {
     }
 
     fn estimated(&self, report: &Reported, estimate: &TokenEstimate) -> TokenUsage {
-        report.usage_or_estimate(self.asks.prompt_tokens, estimate)
+        bounded(report.usage_or_estimate(self.asks.prompt_tokens, estimate))
     }
+}
+
+/// An answer that says more than [`MOST_TOKENS`] says nothing of its usage.
+fn credible(report: Reported) -> Reported {
+    let said = [report.input, Some(report.cached), report.output];
+    if said.into_iter().flatten().all(|tokens| tokens.get() <= MOST_TOKENS) {
+        return report;
+    }
+    Reported { input: None, cached: Quantity::ZERO, output: None, complete: false, ..report }
+}
+
+fn bounded(usage: TokenUsage) -> TokenUsage {
+    let most = Quantity::clamped(MOST_TOKENS);
+    let TokenUsage { input, cached, output } = usage;
+    TokenUsage { input: input.min(most), cached: cached.min(most), output: output.min(most) }
 }
 
 impl Settlement {

@@ -51,9 +51,7 @@ impl Worker {
         if self.model_calls.len() >= MAX_CALLS {
             return Head::Refused(Refused::Overloaded);
         }
-        let length = request_header("content-length")
-            .and_then(|length| std::str::from_utf8(&length).ok()?.parse::<usize>().ok());
-        if length.is_some_and(|length| length > llm.max_body_bytes)
+        if said_length().is_some_and(|length| length > llm.max_body_bytes)
             && llm.unreadable == Unreadable::Refuse
             && !(llm.trust_headers && told().is_all())
         {
@@ -143,7 +141,10 @@ fn read_body(llm: &LlmConfig, size: usize, whole: bool) -> Result<Asks, Refused>
     let told = if llm.trust_headers { told() } else { Told::default() };
     let by_length = |refused| match llm.unreadable {
         Unreadable::Refuse => Err(refused),
-        Unreadable::Pass => Ok(Asks::of_length(size as u64, llm)),
+        // The rest of it may still be to come.
+        Unreadable::Pass => {
+            Ok(Asks::of_length(said_length().unwrap_or_default().max(size) as u64, llm))
+        }
     };
     let asks = if told.is_all() {
         Ok(Asks::default())
@@ -165,6 +166,12 @@ fn read_body(llm: &LlmConfig, size: usize, whole: bool) -> Result<Asks, Refused>
         }
     };
     asks.map(|asks| asks.told(told))
+}
+
+/// What the caller says that the length of the body is, in bytes.
+fn said_length() -> Option<usize> {
+    let length = request_header("content-length")?;
+    std::str::from_utf8(&length).ok()?.parse().ok()
 }
 
 fn told() -> Told {
