@@ -208,6 +208,11 @@ fn reply(books: &Arc<Books>, number: usize, ask: &Ask, script: Script) -> Respon
         () if is_stream => reply.events(),
         () => vec![reply.body()],
     };
+    if !is_stream {
+        // Of a body, also a part has text in it.
+        let text_bytes = parts.iter_mut().map(|part| std::mem::take(&mut part.text_bytes)).sum();
+        books.write(number, |call| call.text_bytes = text_bytes);
+    }
     let content_type = match &script.content_type {
         Some(content_type) => content_type.as_str(),
         None if is_stream => "text/event-stream; charset=utf-8",
