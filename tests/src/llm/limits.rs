@@ -40,7 +40,8 @@ async fn a_reservation_is_not_there_for_others_until_it_is_settled() -> Result<(
         let answer = Answer::of(models.call("acme", CHAT, &body, &json!({}))).await?;
         ensure!(answer.status == 429, "a sixth one passes: {answer:?}");
         ensure!(answer.header("x-weir-reason") == "limit_exceeded", "{answer:?}");
-        ensure!(answer.header("retry-after").parse::<u64>()? >= 1, "{answer:?}");
+        // Not at the end of the month: what is reserved may come back at any moment.
+        ensure!((1..=2).contains(&answer.header("retry-after").parse::<u64>()?), "{answer:?}");
     }
     models.upstream.release();
     for answer in held {
