@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use crate::{
     auth::Credentials,
     config::Config,
-    edge::changes::Changes,
+    edge::{changes::Changes, gateways::Gateways},
     lease::{Leases, link::Redis},
     ledger::Ledger,
     provider::settings::Settings,
@@ -26,6 +26,7 @@ pub struct App {
     pub redis: Arc<Redis>,
     pub leases: Leases,
     pub changes: Changes,
+    pub gateways: Gateways,
     /// Which billing providers can be used.
     pub providers: Arc<Settings>,
     /// True once the process has been told to stop: calls that wait answer at once.

@@ -26,6 +26,7 @@ mod leases;
 mod ledger;
 mod outage;
 mod plan_changes;
+mod policies;
 mod portal;
 mod pricing;
 mod printing;
