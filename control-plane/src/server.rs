@@ -15,6 +15,7 @@ use crate::{
     delivery::worker::Worker,
     edge::{self, changes::Changes, gateways::Gateways},
     health,
+    invoice::scheduler::Scheduler,
     lease::{Leases, link::Redis, tenants::Tenants},
     ledger::Ledger,
     opa, plan_change, portal,
@@ -61,6 +62,8 @@ pub async fn serve(config: Config) -> Result<(), Box<dyn Error>> {
     });
     let moving = tokio::spawn(plan_change::run(app.db.clone(), app.stopping.clone()));
     let delivering = tokio::spawn(worker.run());
+    let billing = Scheduler::new(app.db.clone(), &app.config)
+        .map(|scheduler| tokio::spawn(scheduler.run(app.stopping.clone())));
     tracing::info!(address = %listener.local_addr()?, "listening");
     if let Err(error) = app.redis.link().await {
         tracing::warn!("no leases until Redis can be reached: {error}");
@@ -75,6 +78,9 @@ pub async fn serve(config: Config) -> Result<(), Box<dyn Error>> {
     watching.await?;
     moving.await?;
     delivering.await?;
+    if let Some(billing) = billing {
+        billing.await?;
+    }
     tracing::info!("stopped");
     Ok(())
 }

@@ -69,7 +69,7 @@ async fn credits_pay_invoices_in_their_order_until_they_are_used_up() -> Result<
     let more = json!({ "name": "more", "kind": "prepaid", "currency": "USD", "amount": "100.00",
                        "description": "Paid by wire", "expires_at": "2999-01-01T00:00:00Z" });
     grant(&fleet, "acme", more).await?.ok()?;
-    let draft = fleet.admin.get("/tenants/acme/invoices/preview").await?.ok()?;
+    let draft = fleet.admin.get("/tenants/acme/invoices/preview?invoice=current").await?.ok()?;
     assert_eq!(amounts(&draft), ["10.00", "0.00", "-10.00", "0.00"]);
     assert_eq!(lines(&draft, "name"), ["Paid by wire"]);
     assert_eq!(left(&fleet, "acme").await?[3], "100.00", "a preview uses nothing");

@@ -231,6 +231,9 @@ impl Builder<'_> {
             ("WEIR_ADMIN_TOKEN", tokens.0.clone()),
             ("WEIR_GATEWAY_TOKEN", tokens.1.clone()),
             ("WEIR_LOG_FORMAT", "json".to_owned()),
+            // Invoices are made when a test says so, of periods that it has put into the past.
+            ("WEIR_INVOICE_EVERY_MS", "0".to_owned()),
+            ("WEIR_INVOICE_GRACE_MS", "0".to_owned()),
         ]
         .map(|(name, value)| (name.to_owned(), value))
         .into();

@@ -91,6 +91,7 @@ fn describe_answers(operation: &mut Operation) {
         {
             let meaning = match status.as_str() {
                 "201" => "Made.",
+                "202" => "It will be done.",
                 "204" => "Done.",
                 _ => "As asked for.",
             };

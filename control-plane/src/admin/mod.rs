@@ -17,6 +17,7 @@ pub mod gateways;
 pub mod input;
 pub mod invoice_settings;
 pub mod invoices;
+pub mod line_usage;
 pub mod negotiation;
 pub mod page;
 pub mod plan_change;
@@ -59,6 +60,7 @@ fn resources() -> OpenApiRouter<App> {
         .merge(api_keys::router())
         .merge(access_tokens::router())
         .merge(invoices::router())
+        .merge(line_usage::router())
         .merge(credit_notes::router())
         .merge(invoice_settings::router())
         .merge(credits::router())

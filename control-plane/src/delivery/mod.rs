@@ -12,10 +12,12 @@
 //! | [`outbox`] | the rows: begin a step, end it, put it off, stop |
 //! | [`backoff`] | how long to wait after a failure |
 //! | [`stripe`], [`chargebee`] | the steps at each provider |
+//! | [`resend`] | sending an invoice again |
 //! | [`worker`] | the task in `weir serve` that works off what is due |
 
 pub mod backoff;
 mod chargebee;
 pub mod outbox;
+pub mod resend;
 mod stripe;
 pub mod worker;

@@ -7,7 +7,7 @@ use crate::{
     invoice::{Invoice, InvoiceState, credit::CreditNote, view::Line},
     portal::{
         format::{grouped, instant_in},
-        view::details,
+        words::details,
     },
     problem::ApiError,
 };
@@ -114,6 +114,7 @@ impl Sheet {
         facts.push(("Period", format!("{} to {}", instant_in(zone, from), instant_in(zone, to))));
         facts.push(("Times in", frame.time_zone.clone()));
         facts.push(("Account", invoice.tenant.clone()));
+        facts.extend(invoice.final_at.map(|at| ("Final", instant_in(zone, at))));
         Self {
             title: if invoice.number.is_some() { "Invoice" } else { "Draft invoice" },
             number: invoice.number.clone().unwrap_or_default(),
@@ -166,6 +167,7 @@ fn stamp(state: InvoiceState) -> Option<&'static str> {
     match state {
         InvoiceState::Draft | InvoiceState::Grace => Some("Draft: it changes until it is final"),
         InvoiceState::Final | InvoiceState::Sent => None,
+        InvoiceState::Overdue => Some("Overdue"),
         InvoiceState::Paid => Some("Paid"),
         InvoiceState::Void => Some("Void"),
     }
