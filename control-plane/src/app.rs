@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use crate::{
     auth::Credentials,
     config::Config,
-    edge::changes::Changes,
+    edge::{changes::Changes, gateways::Gateways},
     lease::{Leases, link::Redis},
     ledger::Ledger,
     provider::{Providers, settings::Settings},
@@ -26,6 +26,7 @@ pub struct App {
     pub redis: Arc<Redis>,
     pub leases: Leases,
     pub changes: Changes,
+    pub gateways: Gateways,
     /// Which billing providers can be used.
     pub providers: Arc<Settings>,
     /// Calls of them, at one pace for the whole process.

@@ -9,6 +9,8 @@
 //! | [`auth`] | bearer tokens and API keys |
 //! | [`lease`] | buckets in Redis, and the leases drawn from them |
 //! | [`admin`] | the admin API: plans, tenants, credentials |
+//! | [`rating`] | rating policies: which there are, and which are active |
+//! | [`opa`] | policies in the form of OPA's REST API |
 //! | [`change`] | tells gateways which tenants changed |
 //! | [`terms`] | which plan version prices a tenant's usage from when |
 //! | [`plan_change`] | changes of plan that wait for the next billing period |
@@ -40,11 +42,13 @@ pub mod health;
 pub mod invoice;
 pub mod lease;
 pub mod ledger;
+pub mod opa;
 pub mod plan_change;
 pub mod portal;
 pub mod print;
 pub mod problem;
 pub mod provider;
+pub mod rating;
 pub mod reconciliation;
 pub mod server;
 pub mod telemetry;

@@ -13,12 +13,12 @@ use crate::{
     config::Config,
     database,
     delivery::worker::Worker,
-    edge::{self, changes::Changes},
+    edge::{self, changes::Changes, gateways::Gateways},
     health,
     invoice::scheduler::Scheduler,
     lease::{Leases, link::Redis, tenants::Tenants},
     ledger::Ledger,
-    plan_change, portal,
+    opa, plan_change, portal,
     problem::{no_such_endpoint, wrong_method},
     provider::{Providers, settings::Settings},
     telemetry, webhook,
@@ -52,6 +52,7 @@ pub async fn serve(config: Config) -> Result<(), Box<dyn Error>> {
         leases: Leases::new(db.clone(), Arc::clone(&redis), tenants.clone(), config.lease_ttl_ms),
         redis,
         changes,
+        gateways: Gateways::new(),
         stopping: stopping.clone(),
         credentials: Credentials::new(&config, db.clone()),
         ledger: Ledger::start(db.clone()),
@@ -93,6 +94,7 @@ pub fn router(app: App) -> Router {
         .merge(health::router())
         .merge(edge::router(&app))
         .merge(admin::router(app.clone()))
+        .merge(opa::router(app.clone()))
         .merge(portal::router())
         .merge(webhook::router())
         .fallback(no_such_endpoint)

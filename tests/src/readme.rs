@@ -139,11 +139,14 @@ async fn the_paths_of_the_admin_api_exist() -> Result<()> {
     Ok(())
 }
 
-/// Every `/admin/v1/…` in a text, with the method (in lower case) that stands before it.
+/// Every `/admin/v1/…` and `/v1/policies…` in a text, with the method (in lower case) that stands before it.
 fn admin_paths(text: &str) -> Vec<(Option<String>, String)> {
     let in_path =
         |character: char| character.is_ascii_alphanumeric() || "/-_.{}".contains(character);
+    let beside =
+        text.match_indices("/v1/policies").filter(|(at, _)| !text[..*at].ends_with("/admin"));
     text.match_indices("/admin/v1/")
+        .chain(beside)
         .map(|(at, _)| {
             let path: String = text[at..].chars().take_while(|one| in_path(*one)).collect();
             let before = text[..at].split([' ', '`', '\n', '|']).rfind(|word| !word.is_empty());

@@ -82,9 +82,14 @@ async fn periods_that_end_are_billed_by_themselves_and_once() -> Result<()> {
 
     let mut recorded = 0;
     for control_plane in [one, two] {
-        let metrics =
-            reqwest::get(format!("{}/metrics", control_plane.url())).await?.text().await?;
-        ensure!(metrics.contains("weir_invoice_run_lag_seconds 0"), "{metrics}");
+        // Who has not made them hears of it when it looks again.
+        let metrics = wait_for("no lag", SOON, async || {
+            let url = format!("{}/metrics", control_plane.url());
+            let metrics = reqwest::get(url).await?.text().await?;
+            ensure!(metrics.contains("weir_invoice_run_lag_seconds 0"), "{metrics}");
+            Ok(Some(metrics))
+        })
+        .await?;
         let made = metrics.lines().find_map(|line| line.strip_prefix("weir_invoices_made_total "));
         recorded += made.map_or(Ok(0), str::parse)?;
     }

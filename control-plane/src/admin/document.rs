@@ -14,7 +14,7 @@ use utoipa::{
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{PREFIX, resources};
-use crate::{app::App, problem::Problem};
+use crate::{app::App, opa, problem::Problem};
 
 pub fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(get))
@@ -32,7 +32,7 @@ async fn get() -> Json<&'static openapi::OpenApi> {
 #[openapi(
     info(
         title = "Weir admin API",
-        description = "Plans, tenants, credentials, buckets, usage, invoices and their delivery.\n\nTimes are RFC 3339 in UTC, quantities are integers up to 2^53 - 1, money is decimal text.",
+        description = "Rating policies, plans, tenants, credentials, buckets, usage, invoices and their delivery.\n\nTimes are RFC 3339 in UTC, quantities are integers up to 2^53 - 1, money is decimal text.",
     ),
     components(schemas(Problem))
 )]
@@ -40,8 +40,10 @@ struct Base;
 
 /// All endpoints; each needs an operator's token, and each may answer with a problem.
 fn document() -> openapi::OpenApi {
-    let mut document =
-        OpenApiRouter::with_openapi(Base::openapi()).nest(PREFIX, resources()).into_openapi();
+    let mut document = OpenApiRouter::with_openapi(Base::openapi())
+        .nest(PREFIX, resources())
+        .nest(opa::PREFIX, opa::resources())
+        .into_openapi();
     let bearer = HttpBuilder::new()
         .scheme(HttpAuthScheme::Bearer)
         .description(Some("WEIR_ADMIN_TOKEN, or an access token with the role admin"))

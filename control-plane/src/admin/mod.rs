@@ -13,6 +13,7 @@ pub mod credit_notes;
 pub mod credits;
 pub mod deliveries;
 pub mod document;
+pub mod gateways;
 pub mod input;
 pub mod invoice_settings;
 pub mod invoices;
@@ -22,7 +23,10 @@ pub mod page;
 pub mod plan_change;
 pub mod plan_parts;
 pub mod plans;
+pub mod policies;
+pub mod rating_policy;
 pub mod reconciliation;
+pub mod rehearsal;
 pub mod tenant_provider;
 pub mod tenants;
 pub mod usage;
@@ -47,6 +51,10 @@ fn resources() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .merge(plans::router())
         .merge(plan_parts::router())
+        .merge(policies::router())
+        .merge(rehearsal::router())
+        .merge(rating_policy::router())
+        .merge(gateways::router())
         .merge(tenants::router())
         .merge(plan_change::router())
         .merge(account_state::router())

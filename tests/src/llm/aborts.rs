@@ -122,7 +122,8 @@ async fn a_stream_that_stands_still_is_settled_when_envoy_ends_it() -> Result<()
     })
     .await?;
     models.tenants(&["acme"]).await?;
-    let mut answer = models.hold("acme", &chat_stream(100, false), &json!({ "output": 50 })).await?;
+    let mut answer =
+        models.hold("acme", &chat_stream(100, false), &json!({ "output": 50 })).await?;
     let ended = async {
         while answer.chunk().await?.is_some() {}
         Ok::<_, reqwest::Error>(())

@@ -73,10 +73,18 @@ async fn errors_of_the_upstream_can_be_charged() -> Result<()> {
         ("529", message(100, true), error(529), prompt),
         ("html", chat(100), json!({ "status": 502, "content_type": "text/html" }), prompt),
         // Six tokens of text, or four, came before it failed.
-        ("late", chat_stream(100, true), json!({ "output": 20, "fail_after": 7 }),
-            Used::new(PROMPT, 0, estimate(6))),
-        ("late-message", message(100, true), json!({ "output": 20, "fail_after": 7 }),
-            Used::new(14, 0, estimate(4))),
+        (
+            "late",
+            chat_stream(100, true),
+            json!({ "output": 20, "fail_after": 7 }),
+            Used::new(PROMPT, 0, estimate(6)),
+        ),
+        (
+            "late-message",
+            message(100, true),
+            json!({ "output": 20, "fail_after": 7 }),
+            Used::new(14, 0, estimate(4)),
+        ),
     ];
     are_settled(&models, &cases).await
 }
@@ -154,8 +162,10 @@ async fn streams_can_be_asked_for_their_usage() -> Result<()> {
     let script = json!({ "output": 30, "cached": 4, "cuts": 5 });
     let mut off = chat_stream(100, true);
     off["stream_options"]["include_usage"] = json!(false);
-    let completion = json!({ "model": "gpt-5", "prompt": "A weir", "max_tokens": 50, "stream": true });
-    let response = json!({ "model": "gpt-5", "input": "A weir", "max_output_tokens": 50, "stream": true });
+    let completion =
+        json!({ "model": "gpt-5", "prompt": "A weir", "max_tokens": 50, "stream": true });
+    let response =
+        json!({ "model": "gpt-5", "input": "A weir", "max_output_tokens": 50, "stream": true });
     let cases = [
         (CHAT, chat_stream(100, false), true),
         (CHAT, chat_stream(100, true), true),

@@ -137,7 +137,9 @@ async fn an_unreadable_body_can_pass_at_the_price_of_its_length() -> Result<()> 
     models.tenants(&["acme", "large", "huge"]).await?;
     let mut settled = Used::default();
     let mut passed = 0;
-    for case in unreadable().iter().filter(|case| serde_json::from_slice::<serde_json::Value>(&case.body).is_ok_and(|body| body.is_object())) {
+    for case in unreadable().iter().filter(|case| {
+        serde_json::from_slice::<serde_json::Value>(&case.body).is_ok_and(|body| body.is_object())
+    }) {
         let answer = send(&models, case).await?;
         ensure!(answer.status == 200, "{}: {answer:?}", case.name);
         passed += 1;

@@ -89,7 +89,11 @@ pub(super) fn settlement(call: &Call, seen_text_bytes: u64) -> Result<(Used, Use
             // What was said of the prompt may not have arrived.
             let (input, cached) = (most.input.max(prompt), most.cached);
             let most = Used::new(input, cached, most.output.max(said.output));
-            let least = Used::new(most.input.min(prompt).min(guess(0).input), 0, estimated(seen_text_bytes));
+            let least = Used::new(
+                most.input.min(prompt).min(guess(0).input),
+                0,
+                estimated(seen_text_bytes),
+            );
             Ok((least, most))
         }
     }

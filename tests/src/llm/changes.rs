@@ -5,9 +5,7 @@ use reqwest::Response;
 use serde_json::json;
 use xtask::stack::Reloadable;
 
-use super::{
-    CAPACITY, CHAT, Models, books, chat, chat_stream, configuration, message,
-};
+use super::{CAPACITY, CHAT, Models, books, chat, chat_stream, configuration, message};
 use crate::{
     harness::{Answer, SOON, wait_for},
     leases::bucket,
@@ -102,7 +100,8 @@ async fn streams_survive_changes_of_their_tenant() -> Result<()> {
     let models = Models::start(json!({})).await?;
     models.tenants(&["acme"]).await?;
     let held = streams(&models).await?;
-    let plan = json!({ "currency": "USD", "limits": [crate::harness::monthly(SMALLER)], "prices": [] });
+    let plan =
+        json!({ "currency": "USD", "limits": [crate::harness::monthly(SMALLER)], "prices": [] });
     models.fleet.admin.put("/plans/acme-plan", &plan).await?.ok()?;
     let patch = json!({ "plan": "acme-plan" });
     models.fleet.admin.patch("/tenants/acme", &patch).await?.ok()?;
@@ -174,7 +173,8 @@ async fn a_new_plugin_configuration_leaves_streams_alone() -> Result<()> {
 /// A stream that lasts longer than its lease keeps it: what it did not need comes back.
 #[tokio::test]
 async fn a_long_stream_keeps_its_reservation() -> Result<()> {
-    let models = Models::with(json!({}), |stack| stack.variable("WEIR_LEASE_TTL_MS", "1000")).await?;
+    let models =
+        Models::with(json!({}), |stack| stack.variable("WEIR_LEASE_TTL_MS", "1000")).await?;
     models.tenants(&["acme"]).await?;
     let held = streams(&models).await?;
     let started = std::time::Instant::now();

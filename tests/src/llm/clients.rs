@@ -50,7 +50,8 @@ pub(super) async fn call(fleet: &Fleet, arguments: &[&str]) -> Result<Vec<Seen>>
     command.arg(workspace().join("tests/clients/llm.py"));
     command.args(["--url", &fleet.stack.gateways[0].url()]).args(arguments);
     // A proxy of the machine's is none of its business.
-    for name in ["http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"] {
+    for name in ["http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"]
+    {
         command.env_remove(name);
     }
     let output = command.stdin(Stdio::null()).kill_on_drop(true).output().await?;
@@ -63,5 +64,7 @@ pub(super) async fn call(fleet: &Fleet, arguments: &[&str]) -> Result<Vec<Seen>>
 /// Fetched once per test binary, when the first test needs it.
 async fn python() -> Result<&'static PathBuf> {
     static PYTHON: OnceCell<PathBuf> = OnceCell::const_new();
-    PYTHON.get_or_try_init(|| async { tokio::task::spawn_blocking(setup::llm_clients).await? }).await
+    PYTHON
+        .get_or_try_init(|| async { tokio::task::spawn_blocking(setup::llm_clients).await? })
+        .await
 }

@@ -60,7 +60,11 @@ fn calls_by_id(models: &Models) -> Result<BTreeMap<String, Call>> {
     let calls = models.upstream.calls();
     let count = calls.len();
     let by_id: BTreeMap<_, _> = calls.into_iter().map(|call| (call.id.clone(), call)).collect();
-    ensure!(by_id.len() == count, "{} of {count} calls arrived more than once", count - by_id.len());
+    ensure!(
+        by_id.len() == count,
+        "{} of {count} calls arrived more than once",
+        count - by_id.len()
+    );
     Ok(by_id)
 }
 
@@ -103,7 +107,10 @@ async fn are_within_bounds(
         count += 1;
     }
     let left = seen.iter().filter(|seen| seen.left).count();
-    ensure!(left > 30 && count > 100, "{count} calls were given up, {left} of them by their caller");
+    ensure!(
+        left > 30 && count > 100,
+        "{count} calls were given up, {left} of them by their caller"
+    );
     let ledger = books::settled(&models.fleet, "broken", count).await?;
     for (model, sum) in &ledger {
         let (least, most) = (least[model].used, most[model].used);

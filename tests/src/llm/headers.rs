@@ -17,7 +17,12 @@ const SAID: [(&str, &str); 3] = [
 ];
 
 /// A call whose answer can't be read, so that what was reserved is what is settled.
-async fn opaque(models: &Models, tenant: &str, body: &Value, said: &[(&str, &str)]) -> Result<Used> {
+async fn opaque(
+    models: &Models,
+    tenant: &str,
+    body: &Value,
+    said: &[(&str, &str)],
+) -> Result<Used> {
     let mut call = models.call(tenant, CHAT, body, &json!({ "gzip": true }));
     for (name, value) in said {
         call = call.header(*name, *value);

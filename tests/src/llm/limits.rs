@@ -68,7 +68,8 @@ async fn calls_at_once_never_reserve_more_than_there_is() -> Result<()> {
         let url = models.fleet.stack.gateways[caller % 2].url();
         let script = json!({ "output": 100, "hold_after": 2 }).to_string();
         // Connections of its own, so that it gets to any worker.
-        let call = reqwest::Client::new().post(format!("{url}{CHAT}")).header("x-tenant-id", "acme");
+        let call =
+            reqwest::Client::new().post(format!("{url}{CHAT}")).header("x-tenant-id", "acme");
         let call = call.header("x-llm-script", script).json(&chat_stream(100, true));
         callers.spawn(async move {
             let answer = call.send().await?;
@@ -102,7 +103,10 @@ async fn the_clients_wait_and_get_through() -> Result<()> {
     // Embeddings have no bound on what they never write.
     let models = Models::start(json!({ "default_max_output_tokens": 100 })).await?;
     let started = Instant::now();
-    models.fleet.tenant("whole", &[continuous("rate", "tokens", CAPACITY, PER_S, 1_000)], &[]).await?;
+    models
+        .fleet
+        .tenant("whole", &[continuous("rate", "tokens", CAPACITY, PER_S, 1_000)], &[])
+        .await?;
     let patient = ["--calls", "60", "--plain", "--retries", "50", "--seed", "3"];
     let seen = clients::call(&models.fleet, &patient).await?;
     let waiting = ["--calls", "30", "--plain", "--seed", "4"];

@@ -134,7 +134,8 @@ impl<'a> Reply<'a> {
     fn choices(&self) -> Value {
         let choices = self.ask.choices * self.ask.prompts;
         let choice = |index: u64| {
-            let text: String = (0..self.output).filter(|n| n % choices == index).map(token).collect();
+            let text: String =
+                (0..self.output).filter(|n| n % choices == index).map(token).collect();
             match self.ask.api {
                 Api::Completions => {
                     json!({ "index": index, "text": text, "logprobs": null, "finish_reason": "stop" })

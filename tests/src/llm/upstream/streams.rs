@@ -99,9 +99,7 @@ impl Reply<'_> {
             json!({ "type": "message", "id": "msg_1", "status": status, "role": "assistant",
                 "content": content })
         };
-        let part = |text: &str| {
-            json!({ "type": "output_text", "text": text, "annotations": [], "logprobs": [] })
-        };
+        let part = |text: &str| json!({ "type": "output_text", "text": text, "annotations": [], "logprobs": [] });
         let text = self.text();
         let at = |kind: &str, more: Value| {
             let mut event = json!({ "type": kind, "sequence_number": 1 });
@@ -111,10 +109,14 @@ impl Reply<'_> {
             event
         };
         let of_part = |kind: &str, name: &str, value: Value| {
-            at(kind, json!({ "item_id": "msg_1", "output_index": 0, "content_index": 0,
-                "logprobs": [], name: value }))
+            at(
+                kind,
+                json!({ "item_id": "msg_1", "output_index": 0, "content_index": 0,
+                "logprobs": [], name: value }),
+            )
         };
-        let of_item = |kind: &str, item: Value| at(kind, json!({ "output_index": 0, "item": item }));
+        let of_item =
+            |kind: &str, item: Value| at(kind, json!({ "output_index": 0, "item": item }));
         let begun = self.response("in_progress", &usage);
         let mut events: Vec<Part> = [
             at("response.created", json!({ "response": begun })),
