@@ -60,12 +60,10 @@ pub fn decided(
     let waits: Vec<Wait> = placed
         .iter()
         .zip(&decided.state.buckets)
-        .map(
-            |(placed, bucket)| {
-                let held = of(decided.state.held, placed.limit.unit);
-                if nothing { wait(placed, bucket, held, ask, now_ms) } else { Wait::None }
-            },
-        )
+        .map(|(placed, bucket)| {
+            let held = of(decided.state.held, placed.limit.unit);
+            if nothing { wait(placed, bucket, held, ask, now_ms) } else { Wait::None }
+        })
         .collect();
     // The same call again, whose lease has ended meanwhile: no limit explains that it gets nothing,
     // and the gateway must not tell its clients so, but ask anew.
@@ -109,13 +107,7 @@ pub fn of(amount: Amount, unit: Unit) -> Quantity {
     }
 }
 
-fn wait(
-    placed: &Placed<'_>,
-    bucket: &Bucket,
-    held: Quantity,
-    ask: &LeaseAsk,
-    now_ms: i64,
-) -> Wait {
+fn wait(placed: &Placed<'_>, bucket: &Bucket, held: Quantity, ask: &LeaseAsk, now_ms: i64) -> Wait {
     let limit = placed.limit;
     let wish = of(ask.want, limit.unit);
     // Nothing was needed, and not even one was to be had.
