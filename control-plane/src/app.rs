@@ -13,6 +13,7 @@ use crate::{
     lease::{Leases, link::Redis},
     ledger::Ledger,
     provider::settings::Settings,
+    services::seats::Seats,
 };
 
 /// Shared by all handlers; cloning it is cheap.
@@ -26,6 +27,8 @@ pub struct App {
     pub redis: Arc<Redis>,
     pub leases: Leases,
     pub changes: Changes,
+    /// Debits for callers without a gateway.
+    pub seats: Arc<Seats>,
     /// Which billing providers can be used.
     pub providers: Arc<Settings>,
     /// True once the process has been told to stop: calls that wait answer at once.

@@ -40,6 +40,8 @@ pub enum ApiError {
     BadRequest { detail: String, errors: Vec<FieldError> },
     #[error("{0}")]
     Unauthorized(&'static str),
+    #[error("{0}")]
+    Forbidden(String),
     #[error("there is no {what} {id:?}")]
     NotFound { what: &'static str, id: String },
     #[error("{method} is not possible at {path}; the header Allow says what is")]
@@ -76,10 +78,11 @@ impl ApiError {
         Self::Internal(Box::new(error))
     }
 
-    fn status(&self) -> StatusCode {
+    pub(crate) fn status(&self) -> StatusCode {
         match self {
             Self::BadRequest { .. } => StatusCode::BAD_REQUEST,
             Self::Unauthorized(_) => StatusCode::UNAUTHORIZED,
+            Self::Forbidden(_) => StatusCode::FORBIDDEN,
             Self::NotFound { .. } => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,

@@ -20,7 +20,7 @@ use crate::{
     plan_change, portal,
     problem::{no_such_endpoint, wrong_method},
     provider::settings::Settings,
-    telemetry, webhook,
+    services, telemetry, webhook,
 };
 
 /// No call takes longer than this, the long poll included.
@@ -48,6 +48,7 @@ pub async fn serve(config: Config) -> Result<(), Box<dyn Error>> {
         leases: Leases::new(db.clone(), Arc::clone(&redis), tenants.clone(), config.lease_ttl_ms),
         redis,
         changes,
+        seats: services::seats::Seats::new(),
         stopping: stopping.clone(),
         credentials: Credentials::new(&config, db.clone()),
         ledger: Ledger::start(db.clone()),
@@ -84,6 +85,7 @@ pub fn router(app: App) -> Router {
         .merge(health::router())
         .merge(edge::router(&app))
         .merge(admin::router(app.clone()))
+        .merge(services::router(&app))
         .merge(portal::router())
         .merge(webhook::router())
         .fallback(no_such_endpoint)

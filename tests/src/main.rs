@@ -32,6 +32,7 @@ mod printing;
 mod readme;
 mod rebilling;
 mod repository;
+mod services;
 mod shipped_files;
 mod smoke;
 mod takeover;

@@ -139,11 +139,12 @@ async fn the_paths_of_the_admin_api_exist() -> Result<()> {
     Ok(())
 }
 
-/// Every `/admin/v1/…` in a text, with the method (in lower case) that stands before it.
+/// Every `/admin/v1/…`, and every `/v1/…` after a method, in a text, with the method (in lower case) that stands before it.
 fn admin_paths(text: &str) -> Vec<(Option<String>, String)> {
     let in_path =
         |character: char| character.is_ascii_alphanumeric() || "/-_.{}".contains(character);
     text.match_indices("/admin/v1/")
+        .chain(text.match_indices("POST /v1/").map(|(at, found)| (at + "POST ".len(), found)))
         .map(|(at, _)| {
             let path: String = text[at..].chars().take_while(|one| in_path(*one)).collect();
             let before = text[..at].split([' ', '`', '\n', '|']).rfind(|word| !word.is_empty());

@@ -14,7 +14,7 @@ use utoipa::{
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{PREFIX, resources};
-use crate::{app::App, problem::Problem};
+use crate::{app::App, problem::Problem, services};
 
 pub fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(get))
@@ -40,11 +40,16 @@ struct Base;
 
 /// All endpoints; each needs an operator's token, and each may answer with a problem.
 fn document() -> openapi::OpenApi {
-    let mut document =
-        OpenApiRouter::with_openapi(Base::openapi()).nest(PREFIX, resources()).into_openapi();
+    let mut document = OpenApiRouter::with_openapi(Base::openapi())
+        .nest(PREFIX, resources())
+        .merge(services::resources())
+        .into_openapi();
     let bearer = HttpBuilder::new()
         .scheme(HttpAuthScheme::Bearer)
-        .description(Some("WEIR_ADMIN_TOKEN, or an access token with the role admin"))
+        .description(Some(
+            "WEIR_ADMIN_TOKEN, or an access token with the role admin; for reports of usage and the \
+             data API, an access token with the role usage",
+        ))
         .build();
     document
         .components
@@ -99,7 +104,7 @@ fn describe_answers(operation: &mut Operation) {
 
 fn add_problems(operation: &mut Operation) {
     let answers = [
-        ("401", "The token is missing, unknown, revoked, or not an operator's."),
+        ("401", "The token is missing, unknown, revoked, or of another role."),
         ("default", "The call was not carried out; `detail` says why and what to do."),
     ];
     for (status, description) in answers {
