@@ -9,11 +9,11 @@ use tokio::sync::watch;
 use crate::{
     auth::Credentials,
     config::Config,
-    edge::changes::Changes,
+    edge::{changes::Changes, gateways::Gateways},
     lease::{Leases, link::Redis},
     ledger::Ledger,
-    provider::settings::Settings,
-    services::seats::Seats,
+    provider::{Providers, settings::Settings},
+    services::{rated::Compiled, seats::Seats},
 };
 
 /// Shared by all handlers; cloning it is cheap.
@@ -29,8 +29,13 @@ pub struct App {
     pub changes: Changes,
     /// Debits for callers without a gateway.
     pub seats: Arc<Seats>,
+    /// The policy that rates what they ask.
+    pub compiled: Arc<Compiled>,
+    pub gateways: Gateways,
     /// Which billing providers can be used.
     pub providers: Arc<Settings>,
+    /// Calls of them, at one pace for the whole process.
+    pub calls: Arc<Providers>,
     /// True once the process has been told to stop: calls that wait answer at once.
     pub stopping: watch::Receiver<bool>,
 }

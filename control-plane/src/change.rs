@@ -1,4 +1,4 @@
-//! Tells gateways, through their long poll, which tenants changed.
+//! Tells gateways, through their long poll, which tenants changed, and that there is another policy.
 //!
 //! A change is announced in the transaction that makes it, as its last statement: the row of
 //! `config_revision` stays locked until the commit, so revisions become visible in their order and
@@ -47,6 +47,17 @@ pub async fn announce_plan(tx: &mut PgConnection, plan: &PlanId) -> sqlx::Result
          select revision as "revision!" from bumped"#,
         plan.as_str(),
         KEPT,
+    )
+    .fetch_one(&mut *tx)
+    .await?;
+    notify(tx, revision).await
+}
+
+/// Announces that gateways have another policy to run.
+pub async fn announce_policy(tx: &mut PgConnection) -> sqlx::Result<()> {
+    let revision = sqlx::query_scalar!(
+        "with bumped as (update config_revision set revision = revision + 1 returning revision)
+         insert into config_change (revision) select revision from bumped returning revision",
     )
     .fetch_one(&mut *tx)
     .await?;

@@ -6,6 +6,7 @@ use figment::{
     Figment,
     providers::{Env, Format, Toml},
 };
+use jiff::SignedDuration;
 use serde::Deserialize;
 use thiserror::Error;
 
@@ -23,6 +24,10 @@ Configuration (environment variable; the key in the file is the same in lower ca
   WEIR_LEASE_TTL_MS          how long a lease lasts at most, 100 to 10000     2000
   WEIR_STALE_TERMS_MS        how long tenants' terms hold that were read
                              before Postgres failed, 0 to 3600000             60000
+  WEIR_INVOICE_GRACE_MS      how long after the end of a billing period its
+                             invoice is made, 0 to 2592000000 (30 days)       3600000
+  WEIR_INVOICE_EVERY_MS      how often at least is looked for invoices that
+                             are due, 100 to 3600000; 0: never                60000
   WEIR_STRIPE_API_KEY        secret key of Stripe; no Stripe without it
   WEIR_STRIPE_WEBHOOK_SECRET signing secret of the webhook /webhooks/stripe
   WEIR_STRIPE_URL            where Stripe's API is                            https://api.stripe.com
@@ -72,6 +77,12 @@ pub struct Config {
     /// How long what was read of a tenant holds while Postgres does not answer; 0 for not at all.
     #[serde(default = "default_stale_terms_ms")]
     pub stale_terms_ms: u64,
+    /// How long after the end of a billing period its invoice is made.
+    #[serde(default = "default_invoice_grace_ms")]
+    pub invoice_grace_ms: u32,
+    /// How often at least `serve` looks for invoices that are due; 0 for never.
+    #[serde(default = "default_invoice_every_ms")]
+    pub invoice_every_ms: u32,
     pub stripe_api_key: Option<Secret>,
     pub stripe_webhook_secret: Option<Secret>,
     pub stripe_url: Option<String>,
@@ -134,8 +145,15 @@ fn default_stale_terms_ms() -> u64 {
     60_000
 }
 
-/// What Stripe allows a sandbox. Live it allows 100, and 25 for each endpoint; a delivery calls five
-/// endpoints as often as each other, so that 100 is right there.
+fn default_invoice_grace_ms() -> u32 {
+    3_600_000
+}
+
+fn default_invoice_every_ms() -> u32 {
+    60_000
+}
+
+/// What Stripe allows a sandbox. Live it allows 100, and 25 for each endpoint, which is kept as well.
 fn default_stripe_calls_per_s() -> u32 {
     25
 }
@@ -208,6 +226,11 @@ impl Config {
         Ok(config)
     }
 
+    /// How long after the end of a billing period its invoice is made.
+    pub fn invoice_grace(&self) -> SignedDuration {
+        SignedDuration::from_millis(self.invoice_grace_ms.into())
+    }
+
     fn check(&self) -> Result<(), ConfigError> {
         for (name, token) in
             [("admin_token", &self.admin_token), ("gateway_token", &self.gateway_token)]
@@ -219,26 +242,43 @@ impl Config {
         if self.admin_token.reveal() == self.gateway_token.reveal() {
             return Err(ConfigError::SameTokens);
         }
-        if !(100..=weir_domain::protocol::MAX_TTL_MS).contains(&self.lease_ttl_ms) {
-            return Err(ConfigError::Range {
-                field: "lease_ttl_ms",
-                value: self.lease_ttl_ms,
-                allowed: "100 to 10000",
-            });
-        }
-        if self.stale_terms_ms > 3_600_000 {
-            return Err(ConfigError::Range {
-                field: "stale_terms_ms",
-                value: self.stale_terms_ms,
-                allowed: "0 to 3600000",
-            });
-        }
-        if !(1..=1000).contains(&self.database_connections) {
-            return Err(ConfigError::Range {
-                field: "database_connections",
-                value: self.database_connections.into(),
-                allowed: "1 to 1000",
-            });
+        let max_ttl_ms = weir_domain::protocol::MAX_TTL_MS;
+        let every_ms = self.invoice_every_ms;
+        for (field, value, is_allowed, allowed) in [
+            (
+                "lease_ttl_ms",
+                self.lease_ttl_ms,
+                (100..=max_ttl_ms).contains(&self.lease_ttl_ms),
+                "100 to 10000",
+            ),
+            (
+                "stale_terms_ms",
+                self.stale_terms_ms,
+                self.stale_terms_ms <= 3_600_000,
+                "0 to 3600000",
+            ),
+            (
+                "database_connections",
+                self.database_connections.into(),
+                (1..=1000).contains(&self.database_connections),
+                "1 to 1000",
+            ),
+            (
+                "invoice_grace_ms",
+                self.invoice_grace_ms.into(),
+                self.invoice_grace_ms <= 2_592_000_000,
+                "0 to 2592000000",
+            ),
+            (
+                "invoice_every_ms",
+                every_ms.into(),
+                every_ms == 0 || (100..=3_600_000).contains(&every_ms),
+                "0, or 100 to 3600000",
+            ),
+        ] {
+            if !is_allowed {
+                return Err(ConfigError::Range { field, value, allowed });
+            }
         }
         Settings::of(self)?;
         Ok(())

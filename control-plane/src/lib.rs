@@ -9,11 +9,15 @@
 //! | [`auth`] | bearer tokens and API keys |
 //! | [`lease`] | buckets in Redis, and the leases drawn from them |
 //! | [`admin`] | the admin API: plans, tenants, credentials |
+//! | [`rating`] | rating policies: which there are, and which are active |
+//! | [`opa`] | policies in the form of OPA's REST API |
 //! | [`change`] | tells gateways which tenants changed |
 //! | [`terms`] | which plan version prices a tenant's usage from when |
 //! | [`plan_change`] | changes of plan that wait for the next billing period |
 //! | [`invoice`] | closing billing periods and making their invoices |
+//! | [`credit_balance`] | what is left of a tenant's credits |
 //! | [`provider`], [`delivery`] | Stripe and Chargebee, and getting each invoice there once |
+//! | [`reconciliation`] | whether ledger, invoices and providers agree |
 //! | `webhook` | what they say afterwards |
 //! | [`problem`], [`extract`] | errors as problem+json, and input that says what is wrong with it |
 //! | [`edge`] | the edge API, for gateways |
@@ -30,6 +34,7 @@ pub mod auth;
 pub mod change;
 pub mod cli;
 pub mod config;
+pub mod credit_balance;
 pub mod database;
 pub mod delivery;
 pub mod edge;
@@ -38,11 +43,14 @@ pub mod health;
 pub mod invoice;
 pub mod lease;
 pub mod ledger;
+pub mod opa;
 pub mod plan_change;
 pub mod portal;
 pub mod print;
 pub mod problem;
 pub mod provider;
+pub mod rating;
+pub mod reconciliation;
 pub mod server;
 pub mod services;
 pub mod telemetry;

@@ -13,13 +13,14 @@ use crate::{
     config::Config,
     database,
     delivery::worker::Worker,
-    edge::{self, changes::Changes},
+    edge::{self, changes::Changes, gateways::Gateways},
     health,
+    invoice::scheduler::Scheduler,
     lease::{Leases, link::Redis, tenants::Tenants},
     ledger::Ledger,
-    plan_change, portal,
+    opa, plan_change, portal,
     problem::{no_such_endpoint, wrong_method},
-    provider::settings::Settings,
+    provider::{Providers, settings::Settings},
     services, telemetry, webhook,
 };
 
@@ -42,13 +43,18 @@ pub async fn serve(config: Config) -> Result<(), Box<dyn Error>> {
     let tenants = Tenants::new(db.clone(), changes.clone(), stale_for);
     let (stop, stopping) = watch::channel(false);
     let settings = Settings::of(&config)?;
-    let worker = Worker::new(db.clone(), &settings, stopping.clone())?;
+    let providers = Arc::new(Providers::new(&settings)?);
+    let worker =
+        Worker::new(db.clone(), Arc::clone(&providers), settings.timeout, stopping.clone());
     let app = App {
+        calls: providers,
         providers: Arc::new(settings),
         leases: Leases::new(db.clone(), Arc::clone(&redis), tenants.clone(), config.lease_ttl_ms),
         redis,
         changes,
         seats: services::seats::Seats::new(),
+        compiled: Arc::default(),
+        gateways: Gateways::new(),
         stopping: stopping.clone(),
         credentials: Credentials::new(&config, db.clone()),
         ledger: Ledger::start(db.clone()),
@@ -61,6 +67,8 @@ pub async fn serve(config: Config) -> Result<(), Box<dyn Error>> {
     });
     let moving = tokio::spawn(plan_change::run(app.db.clone(), app.stopping.clone()));
     let delivering = tokio::spawn(worker.run());
+    let billing = Scheduler::new(app.db.clone(), &app.config)
+        .map(|scheduler| tokio::spawn(scheduler.run(app.stopping.clone())));
     tracing::info!(address = %listener.local_addr()?, "listening");
     if let Err(error) = app.redis.link().await {
         tracing::warn!("no leases until Redis can be reached: {error}");
@@ -75,6 +83,9 @@ pub async fn serve(config: Config) -> Result<(), Box<dyn Error>> {
     watching.await?;
     moving.await?;
     delivering.await?;
+    if let Some(billing) = billing {
+        billing.await?;
+    }
     tracing::info!("stopped");
     Ok(())
 }
@@ -86,6 +97,7 @@ pub fn router(app: App) -> Router {
         .merge(edge::router(&app))
         .merge(admin::router(app.clone()))
         .merge(services::router(&app))
+        .merge(opa::router(app.clone()))
         .merge(portal::router())
         .merge(webhook::router())
         .fallback(no_such_endpoint)

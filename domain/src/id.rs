@@ -94,6 +94,10 @@ id_type! {
     PlanId
 }
 id_type! {
+    /// A rating policy.
+    PolicyId
+}
+id_type! {
     /// The name of a limit, unique in its plan; it shows in `RateLimit` fields.
     LimitName
 }

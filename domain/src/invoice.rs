@@ -247,6 +247,17 @@ pub fn draw_up(
     Ok(Invoice { period, lines, total, unpriced })
 }
 
+/// Whether each of `usage`, which lies in `period`, is counted by the `nth` of the invoice's lines that
+/// charge a price, from 0.
+pub fn counted_by(
+    period: BillingPeriod,
+    terms: &[TermsFrom],
+    nth: usize,
+    usage: &[Usage],
+) -> Result<Vec<bool>, InvoiceError> {
+    Ok(priced::counted_by(&stretch::stretches(period, terms)?, nth, usage))
+}
+
 fn sum(lines: &[Line], currency: Currency) -> Result<Money, MoneyError> {
     lines.iter().try_fold(Money::zero(currency), |sum, line| sum.checked_add(line.amount))
 }

@@ -13,7 +13,7 @@ use utoipa::{
 use crate::{
     billing_period::Days,
     currency::Currency,
-    id::{self, CreditName, LimitName, Meter, PlanId, TenantId},
+    id::{self, CreditName, LimitName, Meter, PlanId, PolicyId, TenantId},
     price::ModelPattern,
     quantity::Quantity,
 };
@@ -93,6 +93,7 @@ macro_rules! id_schema {
 
 id_schema! {
     TenantId: "Who is limited and billed.",
+    PolicyId: "A rating policy.",
     PlanId: "A versioned set of limits and prices.",
     LimitName: "The name of a limit, unique in its plan.",
     CreditName: "The name of a credit, unique among the tenant's.",

@@ -15,9 +15,12 @@ pub const VERSION: u32 = 1;
 pub const LEASES_PATH: &str = "/edge/v1/leases";
 /// Where a worker posts its usage batches ([`crate::usage::UsageBatch`]).
 pub const USAGE_PATH: &str = "/edge/v1/usage";
-/// Where a gateway waits for changes: `GET …?version=1&after=<revision>`.
+/// Where a gateway waits for changes: `GET …?version=1&after=<revision>&gateway=<id>&policy=<version>`,
+/// with the version of the rating policy by which it rates requests, 0 without one.
 pub const CONFIG_PATH: &str = "/edge/v1/config";
 
+/// The longest rating policy, in bytes.
+pub const MAX_POLICY_BYTES: usize = 32 * 1024;
 /// The most tenants that one call asks for.
 pub const MAX_LEASES_PER_CALL: usize = 100;
 /// The longest lease of a continuous limit, in ms. A bucket that was lost starts to refill only when
@@ -147,4 +150,17 @@ pub struct ConfigAnswer {
     /// Tenants whose state, plan or buckets changed.
     #[serde(default)]
     pub tenants: Vec<TenantId>,
+    /// Where the gateway said which policy it has, and it has another than it should.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<RatingPolicy>,
+}
+
+/// The policy by which gateways rate requests, from when they hear of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RatingPolicy {
+    /// Names id and text; 0 for none.
+    pub version: u32,
+    pub id: String,
+    /// Rego. At most [`MAX_POLICY_BYTES`].
+    pub source: String,
 }

@@ -4,6 +4,8 @@ use serde::Deserialize;
 use thiserror::Error;
 use weir_domain::quantity::Quantity;
 
+use crate::llm::config::LlmConfig;
+
 /// All that can be set, as JSON in the plugin's `configuration`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -34,6 +36,8 @@ pub struct Config {
     /// What becomes of requests while no lease can be had.
     #[serde(default)]
     pub outage: OutageContract,
+    /// Requests that call language models.
+    pub llm: Option<LlmConfig>,
 }
 
 /// What becomes of requests of active tenants while the control plane does not answer and their
@@ -191,6 +195,9 @@ impl Config {
         if self.max_unacknowledged_ms < self.flush_ms {
             return wrong("max_unacknowledged_ms", "must be at least flush_ms");
         }
+        if let Some(llm) = &self.llm {
+            llm.check().map_err(|(field, cause)| ConfigError::Value { field, cause })?;
+        }
         self.outage.check()
     }
 }
@@ -266,6 +273,8 @@ mod tests {
             (with("}\n    }", r#"}, "outage": {"grace_ms": 9}}"#), "outage.grace_tokens_per_s"),
             (with("}\n    }", r#"}, "outage": {"grace_tokens_per_s": 9}}"#), "outage.grace_ms"),
             (with("}\n    }", r#"}, "outage": {"then": "pray"}}"#), "outage.then"),
+            (with("}\n    }", r#"}, "llm": {"routes": []}}"#), "llm.routes"),
+            (with("}\n    }", r#"}, "llm": {"routes": [{}]}}"#), "llm.routes[0]"),
             (parse("{").unwrap_err().to_string(), "EOF"),
         ] {
             assert!(error.contains(field), "{field}: {error}");

@@ -18,6 +18,11 @@ use crate::{
     worker::{Call, Worker},
 };
 
+/// Each callback for bodies costs, also where no body is read.
+#[cfg(target_arch = "wasm32")]
+const NOT_TOLD_OF_BODIES: &str = "weir: the plugin configuration is wrong at llm: this module reads no bodies; \
+     load weir_filter_llm.wasm instead, with allow_on_headers_stop_iteration: true";
+
 /// A worker, once it is configured and until it has ended.
 pub type Shared = Rc<RefCell<Option<Worker>>>;
 
@@ -53,6 +58,11 @@ impl RootContext for Root {
     fn on_configure(&mut self, size: usize) -> bool {
         let json = hostcalls::get_buffer(BufferType::PluginConfiguration, 0, size).ok().flatten();
         match Config::parse(json.as_deref()) {
+            #[cfg(target_arch = "wasm32")]
+            Ok(config) if config.llm.is_some() && !crate::exports::is_told_of_bodies() => {
+                host::log(LogLevel::Error, NOT_TOLD_OF_BODIES);
+                false
+            }
             Ok(config) => {
                 let mut worker = Worker::new(config, self.id);
                 // The first tick is the place to start: this VM may be one that only checks the

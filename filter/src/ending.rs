@@ -5,6 +5,9 @@ use crate::{host, places, worker::Worker};
 /// How long a worker may take to give its leases back and have its usage stored, in ns: the longest
 /// lease as shipped, and a second.
 const END_WITHIN_NS: u64 = 3_000_000_000;
+/// The same while calls of language models are under way, in ns: Envoy lets streams go on that began
+/// under the old configuration.
+const CALLS_END_WITHIN_NS: u64 = 900_000_000_000;
 
 /// How far the end of a worker is.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -46,7 +49,9 @@ impl Worker {
         let Ending::Until(deadline_ns) = self.ending else {
             return;
         };
-        if now_ns >= deadline_ns {
+        let longest_ns = deadline_ns - END_WITHIN_NS + CALLS_END_WITHIN_NS;
+        if now_ns >= deadline_ns && (self.model_calls.is_empty() || now_ns >= longest_ns) {
+            self.settle_all();
             self.hand_over(now_ns);
             self.ending = Ending::Ended;
             // What is granted to a call under way is lost: a worker that ends in it is left to be

@@ -17,6 +17,17 @@ unsafe extern "C" {
     safe fn proxy_on_done(context: u32) -> bool;
 }
 
+#[link(wasm_import_module = "weir")]
+unsafe extern "C" {
+    /// 1 in the module that reads bodies, 0 in the other: known when the module is trimmed.
+    safe fn reads_bodies() -> u32;
+}
+
+/// Whether this module is told of bodies.
+pub fn is_told_of_bodies() -> bool {
+    reads_bodies() == 1
+}
+
 #[unsafe(no_mangle)]
 pub extern "C" fn weir_on_context_create(context: u32, parent: u32) {
     if parent == 0 {
@@ -27,13 +38,29 @@ pub extern "C" fn weir_on_context_create(context: u32, parent: u32) {
 }
 
 #[unsafe(no_mangle)]
-pub extern "C" fn weir_on_request_headers(context: u32, _count: usize, _is_last: bool) -> Action {
-    streams::on_request_headers(context)
+pub extern "C" fn weir_on_request_headers(context: u32, _count: usize, is_last: bool) -> Action {
+    streams::on_request_headers(context, is_last)
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn weir_on_request_body(context: u32, size: usize, is_last: bool) -> Action {
+    streams::on_request_body(context, size, is_last)
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn weir_on_request_trailers(context: u32, _count: usize) -> Action {
+    streams::on_request_trailers(context)
 }
 
 #[unsafe(no_mangle)]
 pub extern "C" fn weir_on_response_headers(context: u32, _count: usize, _is_last: bool) -> Action {
     streams::on_response_headers(context);
+    Action::Continue
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn weir_on_response_body(context: u32, size: usize, is_last: bool) -> Action {
+    streams::on_response_body(context, size, is_last);
     Action::Continue
 }
 

@@ -9,6 +9,7 @@
 //! | [`tenant`], [`tenants`] | what a worker knows: slices, counts, who waits; strangers |
 //! | [`waiters`] | requests that are paused until there is a lease |
 //! | [`slot`] | the gateway's lease in shared data, drawn on by all workers |
+//! | [`llm`] | calls of language models: reserved by their body, settled by their answer |
 //! | [`lease_calls`], [`sweep`] | leases: asked for, renewed, given back |
 //! | [`usage`], [`usage_calls`] | usage: counted, frozen, sent until acknowledged |
 //! | [`places`] | who stands where among the gateway's workers, and who is gone |
@@ -29,6 +30,7 @@ mod exports;
 pub mod host;
 pub mod http_call;
 pub mod lease_calls;
+pub mod llm;
 pub mod outage;
 pub mod places;
 pub mod refresher;

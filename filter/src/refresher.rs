@@ -340,6 +340,7 @@ mod tests {
             revision,
             reset,
             tenants: tenants.iter().map(|id| TenantId::new(*id).unwrap()).collect(),
+            policy: None,
         }
     }
 

@@ -1,6 +1,6 @@
 //! What a refused client is told: a status, a reason code, problem+json, and when to come back.
 
-use std::rc::Rc;
+use std::{borrow::Cow, rc::Rc};
 
 use proxy_wasm::{
     hostcalls,
@@ -23,6 +23,10 @@ pub enum Refused {
     /// No tenant has this credential.
     UnknownTenant,
     Suspended,
+    /// The body of a call of a language model is longer than is read.
+    BodyTooLarge,
+    /// It is not what it should be; why.
+    BodyUnreadable(String),
     /// The buckets do not hold the cost.
     Limit(Rc<LimitRefused>),
     /// No lease could be had in time, and the outage contract admits nothing.
@@ -78,6 +82,8 @@ impl Refused {
             Self::MissingCredential => Counter::MissingCredential,
             Self::UnknownTenant => Counter::UnknownTenant,
             Self::Suspended => Counter::Suspended,
+            Self::BodyTooLarge => Counter::BodyTooLarge,
+            Self::BodyUnreadable(_) => Counter::BodyUnreadable,
             Self::Limit(it) if it.is_for_ever() => Counter::CostExceedsCapacity,
             Self::Limit(_) => Counter::LimitExceeded,
             Self::ControlPlaneUnreachable => Counter::ControlPlaneUnreachable,
@@ -93,6 +99,8 @@ impl Refused {
             Counter::MissingCredential => "missing_credential",
             Counter::UnknownTenant => "unknown_tenant",
             Counter::Suspended => "suspended",
+            Counter::BodyTooLarge => "body_too_large",
+            Counter::BodyUnreadable => "body_unreadable",
             Counter::CostExceedsCapacity => "cost_exceeds_capacity",
             Counter::LimitExceeded => "limit_exceeded",
             Counter::UsageUnacknowledged => "usage_unacknowledged",
@@ -106,6 +114,8 @@ impl Refused {
         match self {
             Self::MissingCredential | Self::UnknownTenant => (401, "Unauthorized"),
             Self::Suspended => (403, "Forbidden"),
+            Self::BodyTooLarge => (413, "Content Too Large"),
+            Self::BodyUnreadable(_) => (400, "Bad Request"),
             Self::Limit(_) => (429, "Too Many Requests"),
             Self::ControlPlaneUnreachable
             | Self::GraceExceeded
@@ -114,23 +124,29 @@ impl Refused {
         }
     }
 
-    fn detail(&self) -> &'static str {
-        match self {
+    fn detail(&self) -> Cow<'static, str> {
+        let detail = match self {
             Self::MissingCredential => "The request does not say which tenant it is of.",
             Self::UnknownTenant => "There is no such tenant.",
             Self::Suspended => "This tenant is suspended; ask the operator of this API.",
+            Self::BodyTooLarge => "The body of this call is longer than is metered here.",
+            Self::BodyUnreadable(why) => {
+                return format!("The body of this call cannot be metered: {why}.").into();
+            }
             Self::Limit(_) => NOTHING_LEFT,
             Self::ControlPlaneUnreachable | Self::GraceExceeded | Self::UsageUnacknowledged => {
                 "Requests cannot be metered at the moment; try again."
             }
             Self::Overloaded => "Too many requests wait at the moment; try again.",
-        }
+        };
+        Cow::Borrowed(detail)
     }
 
     fn grpc_status(&self) -> GrpcStatusCode {
         match self {
             Self::MissingCredential | Self::UnknownTenant => GrpcStatusCode::Unauthenticated,
             Self::Suspended => GrpcStatusCode::PermissionDenied,
+            Self::BodyTooLarge | Self::BodyUnreadable(_) => GrpcStatusCode::InvalidArgument,
             Self::Limit(_) => GrpcStatusCode::ResourceExhausted,
             Self::ControlPlaneUnreachable
             | Self::GraceExceeded
@@ -153,11 +169,12 @@ impl Refused {
             r#type: "about:blank",
             title,
             status,
-            detail: self.detail(),
+            detail: &self.detail(),
             reason: self.reason(),
             violated_policies: None,
         };
-        self.say(&Message { headers, detail: self.detail().to_owned(), body: problem.to_json() });
+        let body = problem.to_json();
+        self.say(&Message { headers, detail: self.detail().into_owned(), body });
     }
 
     fn say(&self, message: &Message) {

@@ -12,6 +12,13 @@ pub enum Counter {
     Exempt,
     /// Requests that waited for a lease.
     Waited,
+    /// Calls of language models, admitted or not.
+    ModelCalls,
+    /// Those that were settled by an estimate, and those that cost no tokens.
+    SettledEstimated,
+    SettledFree,
+    BodyTooLarge,
+    BodyUnreadable,
     MissingCredential,
     UnknownTenant,
     Suspended,
@@ -37,12 +44,17 @@ pub enum Counter {
     LostWorkers,
 }
 
-const COUNTERS: [(Counter, &str); 25] = [
+const COUNTERS: [(Counter, &str); 30] = [
     (Counter::Admitted, "weir.admitted"),
     (Counter::AdmittedTokens, "weir.admitted_tokens"),
     (Counter::Stored, "weir.stored"),
     (Counter::Exempt, "weir.exempt"),
     (Counter::Waited, "weir.waited"),
+    (Counter::ModelCalls, "weir.model_calls"),
+    (Counter::SettledEstimated, "weir.settled_estimated"),
+    (Counter::SettledFree, "weir.settled_free"),
+    (Counter::BodyTooLarge, "weir.refused.body_too_large"),
+    (Counter::BodyUnreadable, "weir.refused.body_unreadable"),
     (Counter::MissingCredential, "weir.refused.missing_credential"),
     (Counter::UnknownTenant, "weir.refused.unknown_tenant"),
     (Counter::Suspended, "weir.refused.suspended"),
@@ -81,6 +93,13 @@ impl Stats {
 
     pub fn count(&mut self, counter: Counter) {
         self.add(counter, 1);
+    }
+
+    /// Takes back some of what was just counted.
+    pub fn take_back(&mut self, counter: Counter, count: u64) {
+        if let Some(slot) = self.counts.get_mut(counter as usize) {
+            *slot = slot.saturating_sub(count);
+        }
     }
 
     /// What was counted and is not handed to Envoy yet.

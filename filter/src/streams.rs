@@ -1,5 +1,6 @@
 //! Requests, as Envoy tells of them: [`begin`], [`on_request_headers`], [`on_response_headers`],
-//! [`end`]. A request has no object of its own: what must be known of one that waits, or whose answer
+//! [`end`]; in the module that reads bodies also [`on_request_body`], [`on_request_trailers`] and
+//! [`on_response_body`]. A request has no object of its own: what must be known of one that waits, or whose answer
 //! is to say something, is kept by its worker under its number.
 
 use std::{cell::RefCell, rc::Rc};
@@ -16,6 +17,7 @@ use weir_domain::{
 use crate::{
     config::{ExemptRule, Identity},
     contexts::Shared,
+    llm::reserve::Head,
     refusal::{REASON_FIELD, Refused},
     stats::Counter,
     worker::{AnswerFields, Decision, Worker},
@@ -58,13 +60,13 @@ fn root_of(context: u32) -> Option<u32> {
     })
 }
 
-pub fn on_request_headers(context: u32) -> Action {
+pub fn on_request_headers(context: u32, is_last: bool) -> Action {
     let root = root_of(context);
     WORKERS.with_borrow(|workers| {
         let worker = workers.iter().find(|(id, _)| Some(*id) == root);
         let mut worker = worker.and_then(|(_, worker)| worker.try_borrow_mut().ok());
         match worker.as_mut().and_then(|worker| worker.as_mut()) {
-            Some(worker) => decide(worker, context),
+            Some(worker) => decide(worker, context, is_last),
             None => {
                 Refused::ControlPlaneUnreachable.send();
                 Action::Pause
@@ -73,19 +75,30 @@ pub fn on_request_headers(context: u32) -> Action {
     })
 }
 
-fn decide(worker: &mut Worker, context: u32) -> Action {
+fn decide(worker: &mut Worker, context: u32, is_last: bool) -> Action {
     if is_exempt(worker) {
         worker.stats.count(Counter::Exempt);
         return Action::Continue;
     }
     let Identity::Header { name } = &worker.config.identity;
-    let decision = match request_header(name) {
-        Some(credential) if !credential.is_empty() => {
-            let cost = Amount::request(worker.config.cost);
-            worker.decide(context, &credential, cost)
+    let decision = match request_header(name).filter(|credential| !credential.is_empty()) {
+        None => Decision::Refuse(Refused::MissingCredential),
+        Some(credential) => {
+            let head = if is_last { Head::Other } else { worker.begin_call(context, &credential) };
+            match head {
+                Head::Held => return Action::Pause,
+                Head::Refused(refused) => Decision::Refuse(refused),
+                Head::Other => {
+                    let cost = Amount::request(worker.config.cost);
+                    worker.decide(context, &credential, cost)
+                }
+            }
         }
-        _ => Decision::Refuse(Refused::MissingCredential),
     };
+    carry_out(worker, context, decision)
+}
+
+fn carry_out(worker: &mut Worker, context: u32, decision: Decision) -> Action {
     #[cfg(feature = "trap")]
     crate::trap::on_request(worker);
     match decision {
@@ -106,17 +119,47 @@ fn decide(worker: &mut Worker, context: u32) -> Action {
     }
 }
 
+/// A piece of the body is here: with what was held back of it, `size` bytes.
+pub fn on_request_body(context: u32, size: usize, is_last: bool) -> Action {
+    let mut action = Action::Continue;
+    each_worker(|worker| {
+        if worker.awaits_body(context) {
+            action = match worker.decide_call(context, size, is_last) {
+                Some(decision) => carry_out(worker, context, decision),
+                None => Action::Pause,
+            };
+        } else if worker.paused.contains_key(&context) {
+            action = Action::Pause;
+        }
+    });
+    action
+}
+
+/// All of the body is here, and what comes after it.
+pub fn on_request_trailers(context: u32) -> Action {
+    let mut size = 0;
+    each_worker(|worker| size = worker.size_of_body(context).unwrap_or(size));
+    on_request_body(context, size, true)
+}
+
+pub fn on_response_body(context: u32, size: usize, is_last: bool) {
+    each_worker(|worker| worker.on_answer_body(context, size, is_last));
+}
+
 pub fn on_response_headers(context: u32) {
     let set = |name, value: &str| {
         let _ = hostcalls::set_map_value(MapType::HttpResponseHeaders, name, Some(value));
     };
-    each_worker(|worker| match worker.answers.remove(&context) {
-        Some(AnswerFields::RateLimit { policy, remaining }) => {
-            set(POLICY_FIELD, &policy);
-            set(REMAINING_FIELD, &remaining);
+    each_worker(|worker| {
+        worker.on_answer_head(context);
+        match worker.answers.remove(&context) {
+            Some(AnswerFields::RateLimit { policy, remaining }) => {
+                set(POLICY_FIELD, &policy);
+                set(REMAINING_FIELD, &remaining);
+            }
+            Some(AnswerFields::Unleased(unleased)) => set(REASON_FIELD, unleased.reason()),
+            None => {}
         }
-        Some(AnswerFields::Unleased(unleased)) => set(REASON_FIELD, unleased.reason()),
-        None => {}
     });
 }
 
@@ -151,6 +194,10 @@ fn is_exempt(worker: &Worker) -> bool {
     rules.iter().any(|rule| rule.matches(&method, &path))
 }
 
-fn request_header(name: &str) -> Option<Vec<u8>> {
+pub fn request_header(name: &str) -> Option<Vec<u8>> {
     hostcalls::get_map_value_bytes(MapType::HttpRequestHeaders, name).ok().flatten()
+}
+
+pub fn remove_request_header(name: &str) {
+    let _ = hostcalls::set_map_value(MapType::HttpRequestHeaders, name, None);
 }

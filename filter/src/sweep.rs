@@ -19,6 +19,10 @@ const SOON_NS: u64 = IDLE_TICK.as_nanos() as u64;
 /// The most tenants that one sweep looks after: requests must not wait for it.
 const MAX_PER_SWEEP: usize = 500;
 
+/// Nothing is given back while so many calls are under way: whoever waits for a lease comes first, also
+/// where the control plane is slow.
+const MAX_CALLS_BEFORE_RETURNS: usize = 8;
+
 /// A tenant that has not been admitted for this long is forgotten.
 const FORGET_NS: u64 = 600_000_000_000;
 /// How often tenants to forget are looked for.
@@ -97,13 +101,18 @@ impl Worker {
         self.look_after_lease(index, now_ns)
     }
 
-    /// The same when this worker has not used it for a while, and holds nothing of it.
+    /// The same when this worker has not used it for a while, and holds nothing of it but what calls
+    /// that are under way have reserved.
     fn look_after_lease(&mut self, index: Index, now_ns: u64) -> Option<u64> {
         let hurries = self.hurries(now_ns);
         let tenant = self.tenants.get_mut(index)?;
         let slot = host::read(&tenant.slot_key()).map(|bytes| Slot::decode(Some(&bytes)));
         let idle = tenant.is_idle();
-        let unless_idle = (!idle).then_some(now_ns);
+        let has_calls = tenant.has_open_calls();
+        let unless_idle = (!idle).then_some(if has_calls { now_ns + RENEW_NS / 2 } else { now_ns });
+        if has_calls && tenant.end_ns.saturating_sub(now_ns) < RENEW_NS {
+            self.renew(index, now_ns);
+        }
         // Whose call is under way says what is owed when it is answered.
         let owes = |slot: &Slot| !slot.owed.is_zero() && now_ns >= slot.caller_until_ns;
         if idle && slot.as_ref().is_some_and(owes) {
@@ -120,10 +129,13 @@ impl Worker {
             return unless_idle;
         }
         if !(slot.free.is_zero() && slot.spent.is_zero()) {
+            if self.calls.len() >= MAX_CALLS_BEFORE_RETURNS {
+                return Some(now_ns);
+            }
             self.give_back(index, now_ns);
             return Some(now_ns);
         }
-        if hurries && slot.outstanding.is_zero() {
+        if has_calls || (hurries && slot.outstanding.is_zero()) {
             return unless_idle;
         }
         // Until the lease is gone: another worker may put something back.

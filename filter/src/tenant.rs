@@ -34,6 +34,9 @@ pub struct Tenant {
     counted: Amount,
     /// Admitted under `stamp`, and not yet noted in the slot.
     spent: Amount,
+    /// Calls of language models that are under way: what they may take at most is taken, and neither
+    /// counted nor noted as spent yet.
+    open_calls: u32,
     /// When a request last took from the slice.
     pub used_ns: u64,
     /// The tenant is suspended, as far as is known until then.
@@ -112,6 +115,7 @@ impl Tenant {
             minute: 0,
             counted: Amount::ZERO,
             spent: Amount::ZERO,
+            open_calls: 0,
             used_ns: 0,
             suspended_until_ns: 0,
             changed_ns: 0,
@@ -185,6 +189,44 @@ impl Tenant {
         self.used_ns = now_ns;
         // What is left of a slice has a clock of its own.
         self.fast_until_ns = 0;
+    }
+
+    /// Turns `amount`, which was just taken, into a reservation; with or without a lease. Returns the
+    /// minute in which it is to be counted.
+    pub fn reserve(&mut self, amount: Amount, is_leased: bool) -> i64 {
+        self.counted = self.counted.saturating_sub(amount);
+        if is_leased {
+            self.spent = self.spent.saturating_sub(amount);
+        }
+        self.open_calls = self.open_calls.saturating_add(1);
+        self.minute
+    }
+
+    /// Settles a reservation of `reserved` under the lease `stamp` by what was taken in fact. The rest
+    /// goes back to the slice if that is of the same lease; a lease that has ended takes nothing back.
+    pub fn settle(
+        &mut self,
+        reserved: Amount,
+        stamp: &str,
+        actual: Amount,
+        now_ns: u64,
+    ) -> Settled {
+        self.open_calls = self.open_calls.saturating_sub(1);
+        let covered = actual.min(reserved);
+        let (rest, excess) = (reserved.saturating_sub(covered), actual.saturating_sub(covered));
+        if stamp.is_empty() || self.stamp != stamp || now_ns >= self.end_ns {
+            return Settled { void: rest, owes: excess };
+        }
+        let there = self.slice.saturating_add(rest);
+        let paid = excess.min(there);
+        self.slice = there.saturating_sub(paid);
+        self.spent = self.spent.saturating_add(covered).saturating_add(paid);
+        Settled { void: Amount::ZERO, owes: excess.saturating_sub(paid) }
+    }
+
+    /// Whether a call is under way, for which the lease must be kept.
+    pub fn has_open_calls(&self) -> bool {
+        self.open_calls > 0
     }
 
     /// Moves what was counted into the log, for the next batch.
@@ -265,6 +307,7 @@ impl Tenant {
     /// Whether nothing would be lost if this tenant were forgotten.
     pub fn is_idle(&self) -> bool {
         !self.holds_anything()
+            && self.open_calls == 0
             && self.counted.is_zero()
             && self.waiters.is_empty()
             && self.call.is_none()
@@ -316,6 +359,15 @@ impl Tenant {
     }
 }
 
+/// What came of a reservation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Settled {
+    /// Was not needed, and can't be given back.
+    pub void: Amount,
+    /// Was taken beyond it, and is not paid.
+    pub owes: Amount,
+}
+
 /// What goes from a slice back into its slot.
 #[derive(Debug, Clone, Copy)]
 pub struct Surrendered {
@@ -360,6 +412,60 @@ mod tests {
         let surrendered = tenant.surrender();
         assert_eq!((surrendered.rest, surrendered.spent.tokens.get()), (ONE, 2));
         assert!(!tenant.take(ONE, 10, &mut usage), "nothing is left after that");
+    }
+
+    fn tokens(tokens: u64) -> Amount {
+        Amount::request(Quantity::clamped(tokens))
+    }
+
+    /// A tenant with a lease of 100 tokens until 1,000 ns, of which a call has reserved 60.
+    fn reserved() -> (Tenant, UsageLog) {
+        let mut usage = UsageLog::default();
+        let mut tenant = Tenant::new(TenantId::new("acme").unwrap());
+        tenant.hold(slice(100, 1_000, 0));
+        assert!(tenant.take(tokens(60), 0, &mut usage));
+        tenant.reserve(tokens(60), true);
+        (tenant, usage)
+    }
+
+    #[test]
+    fn what_is_reserved_is_neither_counted_nor_spent_nor_there() {
+        let (mut tenant, mut usage) = reserved();
+        assert!(!tenant.take(tokens(41), 1, &mut usage), "40 are left");
+        assert!(!tenant.is_idle());
+        tenant.close_minute(&mut usage);
+        assert!(usage.is_empty());
+        let Surrendered { rest, spent } = tenant.surrender();
+        assert_eq!((rest.tokens.get(), spent), (40, Amount::ZERO));
+    }
+
+    #[test]
+    fn a_settled_call_gives_the_rest_back_while_its_lease_lives() {
+        let (mut tenant, mut usage) = reserved();
+        let settled = tenant.settle(tokens(60), "s1", tokens(10), 5);
+        assert_eq!(settled, Settled { void: Amount::ZERO, owes: Amount::ZERO });
+        assert!(tenant.take(tokens(90), 6, &mut usage) && !tenant.take(tokens(1), 6, &mut usage));
+
+        let (mut late, mut usage) = reserved();
+        let settled = late.settle(tokens(60), "s1", tokens(10), 1_000);
+        assert_eq!((settled.void.tokens.get(), settled.owes), (50, Amount::ZERO));
+        let (mut other, _) = reserved();
+        other.hold(Drawn { stamp: "s2".to_owned(), ..slice(5, 1_000, 0) });
+        let settled = other.settle(tokens(60), "s1", tokens(10), 5);
+        assert_eq!((settled.void.tokens.get(), settled.owes), (50, Amount::ZERO));
+        assert!(!other.take(tokens(6), 6, &mut usage), "nothing of another lease comes in");
+    }
+
+    #[test]
+    fn a_call_that_takes_more_pays_from_the_slice_and_owes_the_rest() {
+        let (mut tenant, mut usage) = reserved();
+        let settled = tenant.settle(tokens(60), "s1", tokens(90), 5);
+        assert_eq!(settled.owes, Amount::ZERO);
+        assert!(tenant.take(tokens(10), 6, &mut usage) && !tenant.take(tokens(1), 6, &mut usage));
+
+        let (mut tenant, _) = reserved();
+        let settled = tenant.settle(tokens(60), "s1", tokens(130), 5);
+        assert_eq!((settled.owes.tokens.get(), settled.owes.requests.get()), (30, 0));
     }
 
     #[test]

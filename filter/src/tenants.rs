@@ -49,6 +49,11 @@ impl Tenants {
         }
     }
 
+    /// The tenant with this credential, if this worker knows it.
+    pub fn index_of_credential(&self, credential: &[u8]) -> Option<Index> {
+        self.index_by(credential)
+    }
+
     fn index_by(&self, credential: &[u8]) -> Option<Index> {
         let is_it = |index: &Index| is_of(&self.entries, *index, credential);
         self.by_credential.find(self.hasher.hash_one(credential), is_it).copied()

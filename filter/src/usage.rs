@@ -1,12 +1,19 @@
 //! Usage on its way to the ledger: gathered in memory, frozen as a batch, sent until acknowledged.
 
+use hashbrown::HashMap;
 use serde::{Deserialize, Serialize};
 use weir_domain::{
     id::{Meter, TenantId},
+    llm::usage::TokenUsage,
     protocol,
-    quantity::Amount,
+    quantity::{Amount, Quantity},
     usage::{UsageBatch, UsageRecord},
 };
+
+/// What a call of a language model reads that no cache had, what it reads from one, and what it writes.
+pub const INPUT_METER: &str = "input";
+pub const CACHED_METER: &str = "cached";
+pub const OUTPUT_METER: &str = "output";
 
 /// The most records in one batch; the rest waits for the next one.
 const MAX_RECORDS: usize = 5_000;
@@ -18,6 +25,9 @@ const MAX_WAITING: usize = 200_000;
 #[derive(Debug, Default)]
 pub struct UsageLog {
     records: Vec<UsageRecord>,
+    /// What calls of language models used, summed up by tenant, minute and model, with how many they
+    /// were.
+    calls: HashMap<(TenantId, i64, String), (TokenUsage, Quantity)>,
 }
 
 impl UsageLog {
@@ -33,22 +43,63 @@ impl UsageLog {
         });
     }
 
+    /// Adds what one call of `model` used.
+    pub fn add_call(&mut self, tenant: &TenantId, minute: i64, model: &str, used: TokenUsage) {
+        let key = (tenant.clone(), minute, model.to_owned());
+        let (sum, requests) = self.calls.entry(key).or_default();
+        sum.input = sum.input.saturating_add(used.input);
+        sum.cached = sum.cached.saturating_add(used.cached);
+        sum.output = sum.output.saturating_add(used.output);
+        *requests = requests.saturating_add(Quantity::ONE);
+    }
+
+    /// Three meters; the calls themselves stand with what went in.
+    fn record_calls(&mut self) {
+        for ((tenant, minute, model), (used, requests)) in self.calls.drain() {
+            let parts = [
+                (INPUT_METER, used.input, requests),
+                (CACHED_METER, used.cached, Quantity::ZERO),
+                (OUTPUT_METER, used.output, Quantity::ZERO),
+            ];
+            for (meter, tokens, requests) in parts {
+                let (Ok(meter), false) = (meter.parse(), tokens.is_zero() && requests.is_zero())
+                else {
+                    continue;
+                };
+                self.records.push(UsageRecord {
+                    tenant: tenant.clone(),
+                    minute,
+                    meter,
+                    model: model.clone(),
+                    policy_version: 0,
+                    tokens,
+                    requests,
+                });
+            }
+        }
+    }
+
     pub fn is_empty(&self) -> bool {
-        self.records.is_empty()
+        self.records.is_empty() && self.calls.is_empty()
     }
 
     /// Whether more waits than one batch takes, so that nothing should be added yet.
     pub fn is_full(&self) -> bool {
-        self.records.len() >= MAX_RECORDS
+        self.len() >= MAX_RECORDS
     }
 
     /// Whether so much waits that no more may be counted, whatever the outage contract says.
     pub fn is_overfull(&self) -> bool {
-        self.records.len() >= MAX_WAITING
+        self.len() >= MAX_WAITING
+    }
+
+    fn len(&self) -> usize {
+        self.records.len() + 3 * self.calls.len()
     }
 
     /// The oldest records, as many as fit into a batch.
     pub fn take_records(&mut self) -> Vec<UsageRecord> {
+        self.record_calls();
         let count = self.records.len().min(MAX_RECORDS);
         self.records.drain(..count).collect()
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::{
     host,
+    llm::reserve::is_leased,
     refusal::Refused,
     tenants::Index,
     worker::{Decision, Draw, IDLE_TICK, Worker},
@@ -59,6 +60,9 @@ impl Worker {
                 tenant.pop_waiter();
             }
             self.waiting_requests = self.waiting_requests.saturating_sub(1);
+            if let Decision::Admit(fields) = &verdict {
+                self.reserve(waiter.context, index, is_leased(fields.as_ref()));
+            }
             match verdict {
                 Decision::Admit(Some(fields)) => {
                     self.answers.insert(waiter.context, fields);
@@ -79,7 +83,9 @@ impl Worker {
         }
     }
 
-    fn resume(&self, context: u32) {
+    fn resume(&mut self, context: u32) {
+        // What else comes of it passes.
+        self.paused.remove(&context);
         host::with_stream(context, self.root, || {
             let _ = proxy_wasm::hostcalls::resume_http_request();
         });
@@ -96,6 +102,7 @@ impl Worker {
     /// The request `context` is gone: nobody waits for it, and it gets no answer.
     pub fn forget_request(&mut self, context: u32) {
         self.answers.remove(&context);
+        self.settle_call(context);
         if let Some(index) = self.paused.remove(&context)
             && let Some(tenant) = self.tenants.get_mut(index)
             && tenant.forget_waiter(context)

@@ -10,6 +10,7 @@ use crate::{
     ending::Ending,
     host,
     lease_calls::LeaseCalls,
+    llm::call::ModelCall,
     outage::Unleased,
     places,
     refresher::Refresher,
@@ -54,6 +55,8 @@ pub struct Worker {
     pub paused: HashMap<u32, Index>,
     /// What the answers to admitted requests will say, by their context.
     pub answers: HashMap<u32, AnswerFields>,
+    /// Calls of language models under way, by their context.
+    pub model_calls: HashMap<u32, ModelCall>,
     pub usage: UsageLog,
     pub usage_calls: UsageCalls,
     pub lease_calls: LeaseCalls,
@@ -122,6 +125,7 @@ impl Worker {
             waiting_requests: 0,
             paused: HashMap::new(),
             answers: HashMap::new(),
+            model_calls: HashMap::new(),
             usage: UsageLog::default(),
             usage_calls: UsageCalls::default(),
             lease_calls: LeaseCalls::default(),

@@ -9,14 +9,13 @@ use regorus::{
 };
 use thiserror::Error;
 
+use weir_domain::protocol::MAX_POLICY_BYTES as MAX_SOURCE;
+
 use crate::{
     check,
     contract::{Field, OUTPUTS, PACKAGE},
     scan::{self, Names},
 };
-
-/// The longest policy, in bytes.
-pub const MAX_SOURCE: usize = 32 * 1024;
 
 /// Why a text is not a policy, and where.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]

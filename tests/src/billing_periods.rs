@@ -83,7 +83,7 @@ async fn periods_end_on_the_dates_of_their_plan() -> Result<()> {
 
     // The period of today, over all those that have no invoice yet.
     for (tenant, first, days) in [("acme", "2025-05-31", 10), ("late", "2025-03-01", 45)] {
-        let path = format!("/tenants/{tenant}/invoices/preview");
+        let path = format!("/tenants/{tenant}/invoices/preview?invoice=current");
         let draft = fleet.admin.get(&path).await?.ok()?;
         let sql = format!(
             "select (span_start - '{first}') % {days}, span_end - span_start, now() >= span_start, now() < span_end

@@ -45,7 +45,8 @@ async fn credits_pay_invoices_in_their_order_until_they_are_used_up() -> Result<
         grant(&fleet, "acme", credit(name, kind, amount)).await?.ok()?;
     }
     // As if it had been made when its expiry was to come.
-    let sql = "update credit set expires_at = '2025-02-01T00:00:00Z' where name = 'sorry'";
+    let sql = "set session_replication_role = replica;
+               update credit set expires_at = '2025-02-01T00:00:00Z' where name = 'sorry'";
     fleet.stack.database.query(sql).await?;
     run(&fleet, "2025-02-01T00:00:00Z").await?;
     assert_eq!(left(&fleet, "acme").await?, ["11.50", "0.00", "0.00"]);
@@ -69,7 +70,7 @@ async fn credits_pay_invoices_in_their_order_until_they_are_used_up() -> Result<
     let more = json!({ "name": "more", "kind": "prepaid", "currency": "USD", "amount": "100.00",
                        "description": "Paid by wire", "expires_at": "2999-01-01T00:00:00Z" });
     grant(&fleet, "acme", more).await?.ok()?;
-    let draft = fleet.admin.get("/tenants/acme/invoices/preview").await?.ok()?;
+    let draft = fleet.admin.get("/tenants/acme/invoices/preview?invoice=current").await?.ok()?;
     assert_eq!(amounts(&draft), ["10.00", "0.00", "-10.00", "0.00"]);
     assert_eq!(lines(&draft, "name"), ["Paid by wire"]);
     assert_eq!(left(&fleet, "acme").await?[3], "100.00", "a preview uses nothing");
@@ -144,5 +145,81 @@ async fn a_credit_is_granted_once_and_bad_ones_never() -> Result<()> {
     }
     assert_eq!(grant(&fleet, "nobody", start).await?.status, 404);
     assert_eq!(left(&fleet, "acme").await?, ["25.00"]);
+    Ok(())
+}
+
+/// What no invoice has used is taken back, once, and no invoice takes from it afterwards; what comes back
+/// with a void invoice can be taken back, too. Nobody changes the rows, and none is overdrawn.
+#[tokio::test]
+async fn what_is_unused_can_be_taken_back() -> Result<()> {
+    let fleet = start().await?;
+    tenant(&fleet, "acme").await?;
+    grant(&fleet, "acme", credit("wire", "prepaid", "12.00")).await?.ok()?;
+    run(&fleet, "2025-02-01T00:00:00Z").await?;
+    let take_back = async |name: &str, reason: &str| {
+        let path = format!("/tenants/acme/credits/{name}/take-back");
+        fleet.admin.post(&path, &json!({ "reason": reason })).await
+    };
+    assert_eq!(take_back("wire", "").await?.status, 400);
+    assert_eq!(take_back("none", "Fraud").await?.status, 404);
+    let (first, second) = tokio::try_join!(take_back("wire", "Fraud"), take_back("wire", "Fraud"))?;
+    for answer in [first.ok()?, second.ok()?] {
+        let amounts = ["amount", "left", "taken_back"].map(|field| answer[field].as_str());
+        assert_eq!(amounts, [Some("12.00"), Some("0.00"), Some("2.00")]);
+    }
+    run(&fleet, "2025-03-01T00:00:00Z").await?;
+    let made = invoices(&fleet, "acme").await?;
+    assert_eq!(
+        (amounts(&made[0]), amounts(&made[1])),
+        (vec!["10.00", "0.00", "-10.00", "0.00"], vec!["10.00", "0.00", "10.00"])
+    );
+
+    let path = format!("/invoices/{}/void", made[0]["id"]);
+    fleet.admin.post(&path, &json!({ "reason": "Wrong" })).await?.ok()?;
+    assert_eq!(left(&fleet, "acme").await?, ["10.00"]);
+    assert_eq!(take_back("wire", "Fraud").await?.ok()?["taken_back"], "12.00");
+    grant(&fleet, "acme", credit("more", "prepaid", "4.00")).await?.ok()?;
+    run(&fleet, "2025-04-01T00:00:00Z").await?;
+    let used_up = take_back("more", "Fraud").await?;
+    assert!(used_up.status == 409 && used_up.body.contains("have used all"), "{}", used_up.body);
+
+    for sql in [
+        "update credit set amount_minor = 1",
+        "delete from credit_use",
+        "update credit_reversal set amount_minor = 1",
+        "insert into credit_use (credit_id, invoice_id, amount_minor) values (1, 2, 1)",
+    ] {
+        let error = fleet.stack.database.query(sql).await.err().context("it was done")?;
+        let error = format!("{error:#}");
+        assert!(error.contains("never changed") || error.contains("less is left"), "{error}");
+    }
+    Ok(())
+}
+
+/// The tenant sees what is left in the portal, and each printed invoice what was left after it.
+#[tokio::test]
+async fn tenants_see_what_is_left() -> Result<()> {
+    let fleet = start().await?;
+    tenant(&fleet, "acme").await?;
+    run(&fleet, "2025-02-01T00:00:00Z").await?;
+    let mut wire = credit("wire", "prepaid", "1012.50");
+    wire["description"] = json!("Wire <7>");
+    grant(&fleet, "acme", wire).await?.ok()?;
+    run(&fleet, "2025-03-01T00:00:00Z").await?;
+    let print = async |path: &str| anyhow::Ok(fleet.admin.get(path).await?.body);
+    let says = |left: &str| format!("<dt>Credit left</dt><dd>{left}</dd>");
+    assert!(!print("/invoices/1?format=html").await?.contains("Credit left"));
+    let second = print("/invoices/2?format=html").await?;
+    assert!(second.contains(&says("1,002.50")), "{second}");
+    let draft = print("/tenants/acme/invoices/preview?format=html").await?;
+    assert!(draft.contains(&says("992.50")), "{draft}");
+
+    let (browser, ..) = crate::portal::signed_in(&fleet, "acme").await?;
+    let page = browser.get("").await?.body;
+    assert!(page.contains("Wire &#60;7&#62;") && page.contains("1,002.50 USD"), "{page}");
+    let path = "/tenants/acme/credits/wire/take-back";
+    fleet.admin.post(path, &json!({ "reason": "Fraud" })).await?.ok()?;
+    assert!(!browser.get("").await?.body.contains("credit-left"));
+    assert_eq!(print("/invoices/2?format=html").await?, second);
     Ok(())
 }

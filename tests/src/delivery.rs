@@ -2,8 +2,10 @@
 //! lines, whatever fails on the way. The providers are stand-ins that are as strict as the real ones.
 
 mod chargebee;
+mod credit_notes;
 mod faults;
 mod kills;
+mod many;
 mod stripe;
 mod webhooks;
 mod whole;

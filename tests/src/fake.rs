@@ -10,13 +10,14 @@
 pub(crate) mod chargebee;
 pub(crate) mod form;
 mod keys;
+mod limit;
 pub(crate) mod stripe;
 
 use std::{
     collections::{HashMap, VecDeque},
     io,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use anyhow::Result;
@@ -27,7 +28,11 @@ use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::{net::TcpListener, task::JoinHandle};
 
-use self::keys::{Kept, begin, execute, finish, keep};
+pub(crate) use self::limit::Limit;
+use self::{
+    keys::{Kept, begin, execute, finish, keep},
+    limit::Second,
+};
 use crate::harness::wait_for;
 
 /// What happens to one call.
@@ -122,9 +127,8 @@ struct Shared<P> {
     faults: VecDeque<(String, Fault)>,
     calls: Vec<Request>,
     struck: usize,
-    /// The most calls in a second, and those of the second that has begun.
-    limit: Option<u32>,
-    second: (Instant, u32),
+    limit: Option<Limit>,
+    second: Second,
     refused: usize,
     /// Its clock.
     now_s: u64,
@@ -155,7 +159,7 @@ impl<P: Provider> Fake<P> {
             calls: Vec::new(),
             struck: 0,
             limit: None,
-            second: (Instant::now(), 0),
+            second: Second::new(),
             refused: 0,
             now_s: std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_secs(),
         }));
@@ -211,8 +215,8 @@ impl<P: Provider> Fake<P> {
     }
 
     /// More calls than these in a second are answered with 429.
-    pub(crate) fn allow(&self, calls_per_second: u32) {
-        lock(&self.shared).limit = Some(calls_per_second);
+    pub(crate) fn allow(&self, limit: Limit) {
+        lock(&self.shared).limit = Some(limit);
     }
 
     /// How many calls were too many.
@@ -278,11 +282,8 @@ fn read<P: Provider>(
     }
     let mut state = lock(shared);
     state.calls.push(request.clone());
-    if state.second.0.elapsed() >= Duration::from_secs(1) {
-        state.second = (Instant::now(), 0);
-    }
-    state.second.1 += 1;
-    if state.limit.is_some_and(|limit| state.second.1 > limit) {
+    let limit = state.limit;
+    if state.second.exceeds(&request.endpoint, limit) {
         state.refused += 1;
         return Err(P::error(429, "rate_limit", "Too many"));
     }

@@ -139,12 +139,16 @@ async fn the_paths_of_the_admin_api_exist() -> Result<()> {
     Ok(())
 }
 
-/// Every `/admin/v1/…`, and every `/v1/…` after a method, in a text, with the method (in lower case) that stands before it.
+/// Every `/admin/v1/…`, and what stands beside it, in a text, with the method (in lower case) before it.
 fn admin_paths(text: &str) -> Vec<(Option<String>, String)> {
     let in_path =
         |character: char| character.is_ascii_alphanumeric() || "/-_.{}".contains(character);
+    let beside = ["/v1/policies", "/v1/usage", "/v1/data/"].into_iter().flat_map(|path| {
+        let elsewhere = |before: &str| before.ends_with("/admin") || before.ends_with("/edge");
+        text.match_indices(path).filter(move |(at, _)| !elsewhere(&text[..*at]))
+    });
     text.match_indices("/admin/v1/")
-        .chain(text.match_indices("POST /v1/").map(|(at, found)| (at + "POST ".len(), found)))
+        .chain(beside)
         .map(|(at, _)| {
             let path: String = text[at..].chars().take_while(|one| in_path(*one)).collect();
             let before = text[..at].split([' ', '`', '\n', '|']).rfind(|word| !word.is_empty());

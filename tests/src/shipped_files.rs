@@ -49,16 +49,35 @@ fn the_variables_are_those_that_weir_accepts() -> Result<()> {
     Ok(())
 }
 
-/// No secret has a default, and the example of .env leaves open what must be set.
+/// No secret has a default, and the example of .env leaves open what must be set. All that billing
+/// providers need is passed on, and empty where it is not set.
 #[test]
 fn secrets_must_be_set() -> Result<()> {
     let text = read(COMPOSE)?;
     let example = read(".env.example")?;
-    let mut names = BTreeSet::new();
+    let (mut names, mut optional) = (BTreeSet::new(), BTreeSet::new());
     for part in text.split("${").skip(1) {
-        let (name, rest) = part.split_once(':').context("a variable without :?")?;
-        assert!(rest.starts_with('?'), "{name} has no error for when it is not set");
-        names.insert(name);
+        let (name, rest) = part.split_once(':').context("a variable without :? or :-")?;
+        let (default, _) = rest.split_once('}').context("${ without }")?;
+        match default.strip_prefix('-') {
+            Some(default) => {
+                let is_number = default.bytes().all(|byte| byte.is_ascii_digit());
+                assert!(is_number, "{name} has the default {default:?}");
+                optional.insert(name.to_owned());
+            }
+            None => {
+                assert!(default.starts_with('?'), "{name} has no error for when it is not set");
+                names.insert(name);
+            }
+        }
+    }
+    let help = variables_in(&weir(&["serve", "--help"], &BTreeMap::new())?);
+    let is_of_provider =
+        |name: &&String| ["STRIPE", "CHARGEBEE", "PROVIDER"].iter().any(|part| name.contains(part));
+    let of_providers: BTreeSet<_> = help.iter().filter(is_of_provider).cloned().collect();
+    assert_eq!(optional, of_providers);
+    for name in &optional {
+        assert!(example.contains(&format!("\n#{name}=")), ".env.example does not name {name}");
     }
     assert_eq!(names.len(), 3);
     for name in names {
@@ -287,8 +306,13 @@ fn filled_in(variables: &BTreeMap<String, String>) -> Result<BTreeMap<String, St
             None => value.clone(),
             Some((before, rest)) => {
                 let (variable, after) = rest.split_once('}').context("${ without }")?;
-                let variable = variable.split(':').next().unwrap_or_default();
-                format!("{before}a-secret-for-{}{after}", variable.to_lowercase())
+                match variable.split_once(":-") {
+                    Some((_, default)) => format!("{before}{default}{after}"),
+                    None => {
+                        let variable = variable.split(':').next().unwrap_or_default();
+                        format!("{before}a-secret-for-{}{after}", variable.to_lowercase())
+                    }
+                }
             }
         };
         filled.insert(name.clone(), value.replace("@postgres:5432/", "@127.0.0.1:1/"));

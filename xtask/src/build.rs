@@ -35,6 +35,11 @@ pub fn trapping_filter() -> Result<PathBuf> {
     })
 }
 
+/// The module beside `filter` that is the same, but is told of bodies too.
+pub fn reading_bodies(filter: &Path) -> PathBuf {
+    filter.with_file_name("weir_filter_llm.wasm")
+}
+
 fn build_filter(folder: &Path, options: &[&str], step: &Step) -> Result<(PathBuf, String)> {
     let mut cargo = command::cargo();
     cargo.args(["build", "--package=weir-filter", "--target=wasm32-wasip1", "--release"]);
@@ -42,7 +47,8 @@ fn build_filter(folder: &Path, options: &[&str], step: &Step) -> Result<(PathBuf
     command::run_watched(&mut cargo, |line| step.shows(line))?;
     let linked = workspace().join(folder).join("wasm32-wasip1/release/weir_filter.wasm");
     let file = workspace().join(folder).join("weir_filter.wasm");
-    trim::trim(&linked, &file)?;
+    trim::trim(&linked, &reading_bodies(&file), true)?;
+    trim::trim(&linked, &file, false)?;
     built(file)
 }
 

@@ -88,6 +88,7 @@ fn run(command: Command) -> anyhow::Result<()> {
             setup::tools()?;
             setup::lint_tools()?;
             setup::wasm_test_runner()?;
+            setup::llm_clients()?;
         }
         Command::BuildFilter => println!("{}", build::filter()?.display()),
     }

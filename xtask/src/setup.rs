@@ -6,6 +6,8 @@
 mod apt;
 mod cache;
 mod envoy;
+mod llm_clients;
+mod python;
 mod rust;
 mod system;
 mod wasm_bindgen;
@@ -51,6 +53,11 @@ pub fn wasm_test_runner() -> Result<PathBuf> {
     rust_targets()?;
     step("Node", |step| found(system::node(step)?))?;
     step("wasm-bindgen test runner", |step| found(wasm_bindgen::provide_test_runner(step)?))
+}
+
+/// A Python with the clients `openai` and `anthropic`.
+pub fn llm_clients() -> Result<PathBuf> {
+    step("the clients of OpenAI and Anthropic", |step| found(llm_clients::provide(step)?))
 }
 
 /// wasm32-wasip1 for Envoy, wasm32-unknown-unknown for tests.

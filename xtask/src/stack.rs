@@ -99,6 +99,7 @@ pub struct Builder<'a> {
     links: bool,
     plugin: Value,
     filter: Option<PathBuf>,
+    upstream_port: Option<u16>,
     edits: Vec<(String, String)>,
     reloadable: Reloadable,
     environment: Vec<(String, String)>,
@@ -151,6 +152,20 @@ impl Builder<'_> {
         self
     }
 
+    /// Calls of language models are metered, by this `llm` of the plugin configuration.
+    pub fn models(self, llm: Value) -> Self {
+        let filter = build::reading_bodies(&self.parts.filter);
+        // Requests are held back until their body has come.
+        let waits = "root_id: weir\n                        allow_on_headers_stop_iteration: true";
+        self.filter(&filter).edit("root_id: weir", waits).plugin(json!({ "llm": llm }))
+    }
+
+    /// Another service than [`Stack::upstream`] is behind the gateways, at this port of 127.0.0.1.
+    pub fn upstream_port(mut self, port: u16) -> Self {
+        self.upstream_port = Some(port);
+        self
+    }
+
     /// Another text than this one in `envoy/envoy.yaml`, where it stands once.
     pub fn edit(mut self, from: &str, to: &str) -> Self {
         self.edits.push((from.to_owned(), to.to_owned()));
@@ -200,6 +215,7 @@ impl Builder<'_> {
             settings,
             envoy: self.parts.tools.envoy.clone(),
             filter: self.filter.clone().unwrap_or_else(|| self.parts.filter.clone()),
+            upstream_port: self.upstream_port,
             edits: self.edits.clone(),
             reloadable: self.reloadable,
             concurrency: self.concurrency,
@@ -231,6 +247,9 @@ impl Builder<'_> {
             ("WEIR_ADMIN_TOKEN", tokens.0.clone()),
             ("WEIR_GATEWAY_TOKEN", tokens.1.clone()),
             ("WEIR_LOG_FORMAT", "json".to_owned()),
+            // Invoices are made when a test says so, of periods that it has put into the past.
+            ("WEIR_INVOICE_EVERY_MS", "0".to_owned()),
+            ("WEIR_INVOICE_GRACE_MS", "0".to_owned()),
         ]
         .map(|(name, value)| (name.to_owned(), value))
         .into();
@@ -256,6 +275,7 @@ pub struct Stack {
     settings: Settings,
     envoy: PathBuf,
     filter: PathBuf,
+    upstream_port: Option<u16>,
     edits: Vec<(String, String)>,
     reloadable: Reloadable,
     concurrency: u32,
@@ -276,6 +296,7 @@ impl Stack {
             links: false,
             plugin: json!({}),
             filter: None,
+            upstream_port: None,
             edits: Vec::new(),
             reloadable: Reloadable::Nothing,
             environment: Vec::new(),

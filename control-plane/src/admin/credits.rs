@@ -28,7 +28,7 @@ use crate::{
 };
 
 pub fn router() -> OpenApiRouter<App> {
-    OpenApiRouter::new().routes(routes!(list, grant))
+    OpenApiRouter::new().routes(routes!(list, grant)).routes(routes!(take_back))
 }
 
 /// An amount that a tenant has paid ahead or was given.
@@ -43,9 +43,12 @@ struct Credit {
     currency: Currency,
     #[schema(value_type = String)]
     amount: Decimal,
-    /// What no invoice has used.
+    /// What no invoice has used, and was not taken back.
     #[schema(value_type = String)]
     left: Decimal,
+    /// What was taken back.
+    #[schema(value_type = String)]
+    taken_back: Decimal,
     /// It counts for the invoices of periods that end by then; null if for all.
     expires_at: Option<Timestamp>,
     created_at: Timestamp,
@@ -69,6 +72,14 @@ struct CreditGrant {
     description: Option<Name>,
 }
 
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct CreditTakeBack {
+    /// Kept with it.
+    #[schema(value_type = String, min_length = 1, max_length = 200)]
+    reason: Name,
+}
+
 struct Row {
     id: i64,
     name: String,
@@ -77,6 +88,7 @@ struct Row {
     currency: String,
     amount_minor: i64,
     left_minor: i64,
+    taken_back_minor: i64,
     expires_at: Option<jiff_sqlx::Timestamp>,
     created_at: jiff_sqlx::Timestamp,
 }
@@ -94,6 +106,7 @@ impl TryFrom<Row> for Credit {
             currency,
             amount: Money::new(row.amount_minor, currency).decimal(),
             left: Money::new(row.left_minor, currency).decimal(),
+            taken_back: Money::new(row.taken_back_minor, currency).decimal(),
             expires_at: row.expires_at.map(|expires| expires.to_jiff()),
             created_at: row.created_at.to_jiff(),
         })
@@ -116,7 +129,7 @@ async fn list(
 
 /// Grants a tenant a credit. The next invoices use it up, as far as it goes.
 ///
-/// It can't be changed or taken back.
+/// It can't be changed; what no invoice has used can be taken back.
 #[utoipa::path(
     post, path = "/tenants/{tenant}/credits", tag = "invoices", params(("tenant" = TenantId, Path)), request_body = CreditGrant,
     responses(
@@ -175,6 +188,51 @@ async fn grant(
     )))
 }
 
+/// Takes back what no invoice has used of a credit. What it paid stays paid; what comes back later with an
+/// invoice that is void can be taken back then.
+#[utoipa::path(
+    post, path = "/tenants/{tenant}/credits/{name}/take-back", tag = "invoices",
+    params(("tenant" = TenantId, Path), ("name" = CreditName, Path)), request_body = CreditTakeBack,
+    responses(
+        (status = 200, body = Credit, description = "It is taken back, now or since before."),
+        (status = 409, body = crate::problem::Problem, content_type = "application/problem+json", description = "Invoices have used all of it."),
+    ),
+)]
+async fn take_back(
+    State(app): State<App>,
+    Path((id, name)): Path<(TenantId, String)>,
+    JsonBody(why): JsonBody<CreditTakeBack>,
+) -> Result<Json<Credit>, ApiError> {
+    let mut tx = app.db.begin().await?;
+    // Who makes an invoice holds it, too.
+    sqlx::query!("select id from tenant where id = $1 for no key update", id.as_str())
+        .fetch_optional(&mut *tx)
+        .await?
+        .ok_or_else(|| tenants::unknown(&id))?;
+    let unknown = || ApiError::NotFound { what: "credit", id: name.clone() };
+    let before = read(&mut tx, &id, Some(&name), None, 1).await?.pop().ok_or_else(unknown)?;
+    if before.left <= Decimal::ZERO {
+        return match before.taken_back.is_zero() {
+            false => Ok(Json(before)),
+            true => Err(ApiError::Conflict(format!(
+                "invoices have used all of the credit {name:?}; nothing is left to take back"
+            ))),
+        };
+    }
+    sqlx::query!(
+        "insert into credit_reversal (credit_id, amount_minor, reason)
+         select id, left_minor, $2 from credit_left where id = $1",
+        before.id,
+        why.reason.as_str(),
+    )
+    .execute(&mut *tx)
+    .await?;
+    let after = read(&mut tx, &id, Some(&name), None, 1).await?.pop().ok_or_else(unknown)?;
+    tx.commit().await?;
+    tracing::info!(tenant = %id, credit = ?after, reason = why.reason.as_str(), "credit taken back");
+    Ok(Json(after))
+}
+
 /// An invoice is in one currency, and so is what pays for it. The tenant stays in it: its plan does,
 /// and it only moves to others that are.
 async fn check_currency(
@@ -217,7 +275,10 @@ async fn read(
     let rows = sqlx::query_as!(
         Row,
         r#"select credit.id, name, kind as "kind: _", description, currency, amount_minor,
-                  left_minor as "left_minor!", expires_at as "expires_at: _", created_at as "created_at: _"
+                  left_minor as "left_minor!",
+                  coalesce((select sum(reversal.amount_minor) from credit_reversal reversal
+                            where reversal.credit_id = credit.id), 0)::bigint as "taken_back_minor!",
+                  expires_at as "expires_at: _", created_at as "created_at: _"
            from credit join credit_left using (id)
            where tenant_id = $1 and ($2::text is null or name = $2) and ($3::bigint is null or id < $3)
            order by id desc limit $4"#,

@@ -14,7 +14,7 @@ use utoipa::{
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{PREFIX, resources};
-use crate::{app::App, problem::Problem, services};
+use crate::{app::App, opa, problem::Problem, services};
 
 pub fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(get))
@@ -32,7 +32,7 @@ async fn get() -> Json<&'static openapi::OpenApi> {
 #[openapi(
     info(
         title = "Weir admin API",
-        description = "Plans, tenants, credentials, buckets, usage, invoices and their delivery.\n\nTimes are RFC 3339 in UTC, quantities are integers up to 2^53 - 1, money is decimal text.",
+        description = "Rating policies, plans, tenants, credentials, buckets, usage, invoices and their delivery.\n\nTimes are RFC 3339 in UTC, quantities are integers up to 2^53 - 1, money is decimal text.",
     ),
     components(schemas(Problem))
 )]
@@ -42,6 +42,7 @@ struct Base;
 fn document() -> openapi::OpenApi {
     let mut document = OpenApiRouter::with_openapi(Base::openapi())
         .nest(PREFIX, resources())
+        .nest(opa::PREFIX, opa::resources())
         .merge(services::resources())
         .into_openapi();
     let bearer = HttpBuilder::new()
@@ -94,6 +95,7 @@ fn describe_answers(operation: &mut Operation) {
         {
             let meaning = match status.as_str() {
                 "201" => "Made.",
+                "202" => "It will be done.",
                 "204" => "Done.",
                 _ => "As asked for.",
             };

@@ -1,4 +1,4 @@
-//! Invoices: the draft of the current period, the stored ones, and ending a period early.
+//! Invoices: those that come next, the stored ones, and making them before their time.
 
 use axum::{
     Json,
@@ -17,8 +17,13 @@ use super::{
 };
 use crate::{
     app::App,
+    delivery::resend,
     extract::{Path, Query},
-    invoice::{self, Invoice, InvoiceState, close, read},
+    invoice::{
+        Invoice, InvoiceState, close, payment,
+        preview::{self, Upcoming},
+        read,
+    },
     print::{self, Medium},
     problem::ApiError,
 };
@@ -29,6 +34,9 @@ pub fn router() -> OpenApiRouter<App> {
         .routes(routes!(list))
         .routes(routes!(get))
         .routes(routes!(end_period))
+        .routes(routes!(finalize))
+        .routes(routes!(resend_invoice))
+        .routes(routes!(mark_paid))
 }
 
 /// Which invoices are asked for.
@@ -39,7 +47,7 @@ struct InvoiceQuery {
     /// Only this tenant's.
     #[param(value_type = Option<TenantId>)]
     tenant: Option<TenantId>,
-    /// Only those in this state.
+    /// Only those in this state. Those in `draft` and `grace` are not stored: see the preview.
     #[param(value_type = Option<InvoiceState>, inline)]
     state: Option<InvoiceState>,
     /// The most items in the answer.
@@ -98,20 +106,34 @@ impl FormatQuery {
     }
 }
 
-/// The invoice of the current billing period as it would be now.
+/// Which invoice is asked for, and how it is to be shown.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct PreviewQuery {
+    #[serde(default)]
+    #[param(value_type = Option<Upcoming>, inline)]
+    invoice: Upcoming,
+    /// By the header `Accept` where it is not given.
+    #[param(value_type = Option<Format>, inline)]
+    format: Option<Format>,
+}
+
+/// The invoice that the tenant gets next, as it would be now: a `draft` while its period runs, then in
+/// `grace` until `final_at`.
 #[utoipa::path(
     get, path = "/tenants/{tenant}/invoices/preview", tag = "invoices",
-    params(("tenant" = TenantId, Path), FormatQuery),
+    params(("tenant" = TenantId, Path), PreviewQuery),
     responses((status = 200, content((Invoice = "application/json"), (String = "text/html"), (Vec<u8> = "application/pdf")))),
 )]
 async fn preview(
     State(app): State<App>,
     Path(tenant): Path<TenantId>,
     headers: HeaderMap,
-    Query(format): Query<FormatQuery>,
+    Query(query): Query<PreviewQuery>,
 ) -> Result<Response, ApiError> {
-    let invoice = invoice::preview(&app, &tenant).await?;
-    format.answer(&app, &headers, invoice).await
+    let invoice = preview::preview(&app, &tenant, query.invoice).await?;
+    FormatQuery { format: query.format }.answer(&app, &headers, invoice).await
 }
 
 /// All invoices, newest first.
@@ -152,6 +174,42 @@ async fn end_period(
     let id = close::end_now(&app.db, &tenant).await?;
     tracing::info!(%tenant, invoice = id, "billing period ended by an operator");
     Ok((StatusCode::CREATED, Json(stored(&app, id).await?)))
+}
+
+/// Makes the invoices of all periods of the tenant that have ended, without waiting for their grace to
+/// pass; oldest first.
+#[utoipa::path(post, path = "/tenants/{tenant}/invoices/finalize", tag = "invoices", params(("tenant" = TenantId, Path)), responses((status = 201, body = Page<Invoice>), (status = 409, body = crate::problem::Problem, content_type = "application/problem+json", description = "All periods that have ended have their invoices.")))]
+async fn finalize(
+    State(app): State<App>,
+    Path(tenant): Path<TenantId>,
+) -> Result<(StatusCode, Json<Page<Invoice>>), ApiError> {
+    let mut items = Vec::new();
+    for id in close::finalize(&app.db, &tenant).await? {
+        tracing::info!(%tenant, invoice = id, "an invoice was made by an operator");
+        items.push(stored(&app, id).await?);
+    }
+    Ok((StatusCode::CREATED, Json(Page { items, next: None })))
+}
+
+/// Sends an invoice again that is to be paid. A delivery that has stopped is tried again; for one that is
+/// done, Stripe sends its mail again; an invoice that was made when the tenant had no provider goes to the
+/// one that it has now.
+#[utoipa::path(post, path = "/invoices/{invoice}/resend", tag = "invoices", params(("invoice" = i64, Path)), responses((status = 202), (status = 409, body = crate::problem::Problem, content_type = "application/problem+json", description = "It is on its way, paid or void, or there is nobody who sends it.")))]
+async fn resend_invoice(
+    State(app): State<App>,
+    Path(id): Path<i64>,
+) -> Result<StatusCode, ApiError> {
+    resend::resend(&app.db, id).await?;
+    tracing::info!(invoice = id, "an invoice is sent again by an operator");
+    Ok(StatusCode::ACCEPTED)
+}
+
+/// Notes that an invoice is paid which no provider has. Of those at a provider, that says so itself.
+#[utoipa::path(post, path = "/invoices/{invoice}/paid", tag = "invoices", params(("invoice" = i64, Path)), responses((status = 200, body = Invoice), (status = 409, body = crate::problem::Problem, content_type = "application/problem+json", description = "It is void, or at a provider.")))]
+async fn mark_paid(State(app): State<App>, Path(id): Path<i64>) -> Result<Json<Invoice>, ApiError> {
+    payment::mark_paid(&app.db, id).await?;
+    tracing::info!(invoice = id, "an invoice is paid, as an operator says");
+    Ok(Json(stored(&app, id).await?))
 }
 
 /// The invoice, or a 404.

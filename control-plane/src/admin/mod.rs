@@ -13,14 +13,20 @@ pub mod credit_notes;
 pub mod credits;
 pub mod deliveries;
 pub mod document;
+pub mod gateways;
 pub mod input;
 pub mod invoice_settings;
 pub mod invoices;
+pub mod line_usage;
 pub mod negotiation;
 pub mod page;
 pub mod plan_change;
 pub mod plan_parts;
 pub mod plans;
+pub mod policies;
+pub mod rating_policy;
+pub mod reconciliation;
+pub mod rehearsal;
 pub mod tenant_provider;
 pub mod tenants;
 pub mod usage;
@@ -45,18 +51,24 @@ fn resources() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .merge(plans::router())
         .merge(plan_parts::router())
+        .merge(policies::router())
+        .merge(rehearsal::router())
+        .merge(rating_policy::router())
+        .merge(gateways::router())
         .merge(tenants::router())
         .merge(plan_change::router())
         .merge(account_state::router())
         .merge(api_keys::router())
         .merge(access_tokens::router())
         .merge(invoices::router())
+        .merge(line_usage::router())
         .merge(credit_notes::router())
         .merge(invoice_settings::router())
         .merge(credits::router())
         .merge(deliveries::router())
         .merge(usage::router())
         .merge(corrections::router())
+        .merge(reconciliation::router())
         .merge(buckets::router())
         .merge(document::router())
 }

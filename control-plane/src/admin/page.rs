@@ -41,6 +41,12 @@ impl PageQuery {
 #[serde(try_from = "String")]
 pub struct PageLimit(u16);
 
+impl PageLimit {
+    pub fn get(self) -> i64 {
+        self.0.into()
+    }
+}
+
 impl Default for PageLimit {
     fn default() -> Self {
         Self(50)

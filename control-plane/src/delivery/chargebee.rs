@@ -31,13 +31,14 @@ impl Work<'_> {
             Step::Compare => self.compare().await,
             Step::Reject => self.reject().await,
             Step::Void => self.void().await,
+            Step::Credit => self.credit().await,
             Step::Lines | Step::Finalize | Step::Send => {
                 Err(Refusal::found("Chargebee has no such step; retry the delivery"))
             }
         }
     }
 
-    fn key(&self, what: &str) -> String {
+    pub(super) fn key(&self, what: &str) -> String {
         let Delivery { key_generation, .. } = self.delivery;
         format!("weir-{}-{what}-{key_generation}", self.bill.reference)
     }
@@ -146,7 +147,7 @@ impl Work<'_> {
     }
 
     /// The invoice that an earlier step has made.
-    async fn stored(&self) -> Result<Invoice, Failure> {
+    pub(super) async fn stored(&self) -> Result<Invoice, Failure> {
         let id = self.delivery.provider_invoice_id.as_deref();
         let id =
             id.ok_or_else(|| Refusal::found("the invoice at Chargebee is not known; retry"))?;

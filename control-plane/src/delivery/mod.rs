@@ -12,10 +12,14 @@
 //! | [`outbox`] | the rows: begin a step, end it, put it off, stop |
 //! | [`backoff`] | how long to wait after a failure |
 //! | [`stripe`], [`chargebee`] | the steps at each provider |
+//! | [`resend`] | sending an invoice again |
+//! | [`credit`] | the step of credit notes, at each |
 //! | [`worker`] | the task in `weir serve` that works off what is due |
 
 pub mod backoff;
 mod chargebee;
+mod credit;
 pub mod outbox;
+pub mod resend;
 mod stripe;
 pub mod worker;

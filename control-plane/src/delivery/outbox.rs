@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sqlx::PgPool;
+use sqlx::{PgConnection, PgPool};
 
 use crate::provider::{call::Failure, claim::Claim};
 
@@ -26,6 +26,8 @@ pub enum Step {
     Reject,
     /// Void what is void in Weir.
     Void,
+    /// Take off what credit notes take off in Weir.
+    Credit,
 }
 
 impl Step {
@@ -39,6 +41,7 @@ impl Step {
             Self::Send => "send",
             Self::Reject => "reject",
             Self::Void => "void",
+            Self::Credit => "credit",
         }
     }
 }
@@ -73,6 +76,8 @@ pub struct Progress {
     pub provider_number: Option<String>,
     /// Whether there is nothing to be paid any more.
     pub paid: bool,
+    /// Credit notes that are at the provider: our id and the provider's.
+    pub credited: Vec<(i64, String)>,
 }
 
 /// Begins the next step that is due of the claim's customer, oldest invoice first. `None` if there is
@@ -148,6 +153,10 @@ pub async fn end(claim: &Claim, delivery: &Delivery, progress: &Progress) -> Res
         .execute(&mut *tx)
         .await?;
     }
+    let next = match progress.next {
+        None if delivery.step != Step::Void => credits(&mut tx, delivery, progress).await?,
+        next => next,
+    };
     sqlx::query!(
         "update delivery
          set state = case when $3::text is null then 'done' else 'open' end,
@@ -159,7 +168,7 @@ pub async fn end(claim: &Claim, delivery: &Delivery, progress: &Progress) -> Res
          where invoice_id = $1 and step = $2 and state = 'open'",
         delivery.invoice_id,
         delivery.step.as_str(),
-        progress.next.map(Step::as_str),
+        next.map(Step::as_str),
         progress.look,
         progress.provider_invoice_id,
         progress.provider_number,
@@ -169,6 +178,36 @@ pub async fn end(claim: &Claim, delivery: &Delivery, progress: &Progress) -> Res
     .await?;
     tx.commit().await?;
     Ok(())
+}
+
+/// Notes the credit notes that are at the provider. Others that it has yet to get come next.
+async fn credits(
+    tx: &mut PgConnection,
+    delivery: &Delivery,
+    progress: &Progress,
+) -> Result<Option<Step>, sqlx::Error> {
+    // A statement of its own: who makes a credit note at this moment holds the row, or waits for it.
+    sqlx::query!("select from delivery where invoice_id = $1 for update", delivery.invoice_id)
+        .execute(&mut *tx)
+        .await?;
+    if !progress.credited.is_empty() {
+        let (ids, theirs): (Vec<i64>, Vec<String>) = progress.credited.iter().cloned().unzip();
+        sqlx::query!(
+            "insert into credit_note_delivery (credit_note_id, provider_credit_note_id)
+             select * from unnest($1::bigint[], $2::text[]) on conflict do nothing",
+            &ids,
+            &theirs,
+        )
+        .execute(&mut *tx)
+        .await?;
+    }
+    let more = sqlx::query_scalar!(
+        r#"select exists (select from credit_note_due where invoice_id = $1) as "more!""#,
+        delivery.invoice_id,
+    )
+    .fetch_one(tx)
+    .await?;
+    Ok(more.then_some(Step::Credit))
 }
 
 /// The step comes again after `wait`, with a new key where the old one is `burnt`.
@@ -222,12 +261,12 @@ pub async fn stop(claim: &Claim, delivery: &Delivery, text: &str) -> Result<(), 
     .map(drop)
 }
 
-/// Has a delivery that stopped tried again; false if it had not stopped. From the start: what is at
-/// the provider already is found there.
+/// Has a delivery that stopped tried again; false if it had not stopped. What makes an invoice begins
+/// from the start: what is at the provider already is found there.
 pub async fn retry(db: &PgPool, invoice_id: i64) -> Result<bool, sqlx::Error> {
     let retried = sqlx::query!(
         "update delivery
-         set state = 'open', step = case when step = 'void' then 'void' else 'customer' end, begun = true,
+         set state = 'open', step = case when step in ('void', 'credit') then step else 'customer' end, begun = true,
              attempts = 0, next_attempt_at = now(), updated_at = now()
          where invoice_id = $1 and state = 'failed'",
         invoice_id,

@@ -36,11 +36,12 @@ impl Work<'_> {
             Step::Finalize => self.finalize().await,
             Step::Send => self.send().await,
             Step::Void => self.void().await,
+            Step::Credit => self.credit().await,
             Step::Reject => Err(Refusal::found("Stripe has no such step; retry the delivery")),
         }
     }
 
-    fn key(&self, what: &str) -> String {
+    pub(super) fn key(&self, what: &str) -> String {
         let Delivery { key_generation, .. } = self.delivery;
         format!("weir-{}-{what}-{key_generation}", self.bill.reference)
     }
@@ -200,7 +201,7 @@ impl Work<'_> {
     }
 
     /// The invoice that an earlier step has made.
-    async fn stored(&self) -> Result<Invoice, Failure> {
+    pub(super) async fn stored(&self) -> Result<Invoice, Failure> {
         let id = self.invoice_id()?;
         let invoice = self.stripe.invoice(self.claim, id).await?;
         let gone = || Refusal::found(format!("Stripe's {id} is gone; retry to make it again"));
@@ -212,7 +213,7 @@ impl Work<'_> {
         known.ok_or_else(|| Refusal::found("the customer at Stripe is not known; retry"))
     }
 
-    fn invoice_id(&self) -> Result<&str, Failure> {
+    pub(super) fn invoice_id(&self) -> Result<&str, Failure> {
         let known = self.delivery.provider_invoice_id.as_deref();
         known.ok_or_else(|| Refusal::found("the invoice at Stripe is not known; retry"))
     }

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use metrics::{counter, gauge};
 use sqlx::PgPool;
 use tokio::{
-    sync::watch,
+    sync::{OnceCell, watch},
     task::JoinSet,
     time::{sleep, timeout},
 };
@@ -18,10 +18,9 @@ use super::{
 use crate::provider::{
     Kind, Providers,
     bill::{self, Bill},
-    call::{ClientError, Failure, Refusal},
+    call::{Failure, Refusal},
     chargebee::KEY_WINDOW as CHARGEBEE_KEY_WINDOW,
     claim::Claim,
-    settings::Settings,
     stripe::KEY_WINDOW as STRIPE_KEY_WINDOW,
 };
 
@@ -30,28 +29,31 @@ const POLL: Duration = Duration::from_millis(500);
 /// How often it counts what there is.
 const COUNT_EVERY: Duration = Duration::from_secs(10);
 /// For how many customers of a provider it works at once.
-const AT_ONCE: usize = 32;
+const AT_ONCE: usize = 64;
+/// It claims customers for so many at once, not one by one, unless it waits for longer than [`POLL`].
+const CLAIM_AT_ONCE: usize = 8;
 /// How long a step that is under way may take once the process has been told to stop.
 const STOP_WITHIN: Duration = Duration::from_secs(10);
 
 /// Sends invoices.
 pub struct Worker {
     db: PgPool,
-    providers: Providers,
+    providers: Arc<Providers>,
     /// How long a claim lasts: longer than a call.
     claim_lasts: Duration,
+    /// Its name never changes.
+    deployment: OnceCell<String>,
     stopping: watch::Receiver<bool>,
 }
 
 impl Worker {
     pub fn new(
         db: PgPool,
-        settings: &Settings,
+        providers: Arc<Providers>,
+        call_timeout: Duration,
         stopping: watch::Receiver<bool>,
-    ) -> Result<Self, ClientError> {
-        let providers = Providers::new(settings)?;
-        let claim_lasts = settings.timeout * 2;
-        Ok(Self { db, providers, claim_lasts, stopping })
+    ) -> Self {
+        Self { db, providers, claim_lasts: call_timeout * 2, deployment: OnceCell::new(), stopping }
     }
 
     /// Works until it is told to stop. A step that is under way then is ended, if that takes no longer
@@ -71,18 +73,18 @@ impl Worker {
         let mut stopping = self.stopping.clone();
         let mut tasks = JoinSet::new();
         while !*stopping.borrow() {
-            let claimed = self.claim(provider, AT_ONCE.saturating_sub(tasks.len())).await;
-            let idle = claimed.is_empty();
+            while tasks.try_join_next().is_some() {}
+            let room = AT_ONCE.saturating_sub(tasks.len());
+            let claimed = self.claim(provider, room).await;
+            let may_be_more = claimed.len() >= room;
             for claim in claimed {
                 let worker = Arc::clone(&self);
                 tasks.spawn(async move { worker.serve(&claim).await });
             }
-            if idle || tasks.len() >= AT_ONCE {
-                tokio::select! {
-                    _ = stopping.wait_for(|stop| *stop) => {}
-                    Some(_) = tasks.join_next() => {}
-                    () = sleep(POLL) => {}
-                }
+            tokio::select! {
+                _ = stopping.wait_for(|stop| *stop) => {}
+                () = has_room(&mut tasks), if may_be_more => {}
+                () = sleep(POLL) => {}
             }
         }
         let ended = async { while tasks.join_next().await.is_some() {} };
@@ -171,10 +173,11 @@ impl Worker {
             // Nobody needs an invoice of nothing.
             return Ok(Progress { paid: true, ..Progress::default() });
         }
-        let (Providers { stripe, chargebee }, bill) = (&self.providers, &bill);
+        let (Providers { stripe, chargebee }, bill) = (self.providers.as_ref(), &bill);
         match (claim.provider, stripe, chargebee) {
             (Kind::Stripe, Some(stripe), _) => {
-                let deployment = &bill::deployment(&self.db).await?;
+                let deployment =
+                    self.deployment.get_or_try_init(|| bill::deployment(&self.db)).await?;
                 stripe::Work { stripe, claim, delivery, bill, deployment }.carry_out().await
             }
             (Kind::Chargebee, _, Some(chargebee)) => {
@@ -230,6 +233,13 @@ impl Worker {
             .execute(&self.db)
             .await?;
         Ok(())
+    }
+}
+
+/// Waits until some of the customers that are worked for have nothing more that is due.
+async fn has_room(tasks: &mut JoinSet<()>) {
+    while AT_ONCE.saturating_sub(tasks.len()) < CLAIM_AT_ONCE {
+        tasks.join_next().await;
     }
 }
 

@@ -86,7 +86,7 @@ pub async fn since(db: &PgPool, after: u64) -> Result<Since, sqlx::Error> {
     let after = i64::try_from(after).unwrap_or(i64::MAX);
     // One statement, so that revision and changes are of one moment.
     let rows = sqlx::query!(
-        r#"select config_revision.revision, tenant_id as "tenant_id?"
+        r#"select config_revision.revision, config_change.revision as "change?", tenant_id
            from config_revision left join config_change
              on config_change.revision > $1 and config_change.revision <= config_revision.revision
            order by config_change.revision"#,
@@ -95,10 +95,12 @@ pub async fn since(db: &PgPool, after: u64) -> Result<Since, sqlx::Error> {
     .fetch_all(db)
     .await?;
     let revision = rows.first().map_or(0, |row| row.revision);
+    let known = rows.iter().filter(|row| row.change.is_some()).count();
+    // Revisions have no gaps: where one is missing, it has been deleted.
+    let complete = i64::try_from(known) == Ok(revision.saturating_sub(after));
+    // A change without a tenant is one of the policy, which is looked up by whoever asks for it.
     let mut tenants: Vec<TenantId> =
         rows.into_iter().filter_map(|row| TenantId::new(row.tenant_id?).ok()).collect();
-    // Revisions have no gaps: where one is missing, it has been deleted.
-    let complete = i64::try_from(tenants.len()) == Ok(revision.saturating_sub(after));
     tenants.sort_unstable();
     tenants.dedup();
     Ok(Since {

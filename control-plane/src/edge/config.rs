@@ -4,10 +4,16 @@ use std::time::Duration;
 
 use axum::{Json, extract::State};
 use serde::Deserialize;
-use weir_domain::protocol::ConfigAnswer;
+use weir_domain::protocol::{ConfigAnswer, RatingPolicy};
 
 use super::changes::{self, Since};
-use crate::{app::App, edge, extract::Query, problem::ApiError};
+use crate::{
+    app::App,
+    edge,
+    extract::Query,
+    problem::ApiError,
+    rating::{self, Door},
+};
 
 /// How long a call waits for a change.
 const WAIT: Duration = Duration::from_secs(20);
@@ -18,6 +24,10 @@ pub struct Wait {
     version: u32,
     /// The revision that the gateway knows; 0 for none.
     after: u64,
+    /// Who asks.
+    gateway: Option<String>,
+    /// The version of the policy by which it rates requests; 0 for none.
+    policy: Option<u32>,
 }
 
 /// Answers when there is a revision other than `after`, or unchanged after [`WAIT`].
@@ -26,9 +36,13 @@ pub async fn config(
     Query(wait): Query<Wait>,
 ) -> Result<Json<ConfigAnswer>, ApiError> {
     edge::check_version(wait.version)?;
+    if let Some(gateway) = &wait.gateway {
+        edge::check_id("gateway", gateway)?;
+        app.gateways.saw(&app.db, gateway, wait.policy).await;
+    }
     let since = changes::since(&app.db, wait.after).await?;
     if since.revision != wait.after {
-        return Ok(Json(answer(since, wait.after)));
+        return answer(&app, since, &wait).await;
     }
     let (mut changed, mut stopping) = (app.changes.clone(), app.stopping.clone());
     tokio::select! {
@@ -36,14 +50,30 @@ pub async fn config(
         () = tokio::time::sleep(WAIT) => {}
         _ = stopping.wait_for(|stopping| *stopping) => {}
     }
-    Ok(Json(answer(changes::since(&app.db, wait.after).await?, wait.after)))
+    answer(&app, changes::since(&app.db, wait.after).await?, &wait).await
 }
 
-fn answer(since: Since, after: u64) -> ConfigAnswer {
-    ConfigAnswer {
+/// The policy is looked up after the changes, so a gateway that has heard of a change of it gets it.
+async fn answer(app: &App, since: Since, wait: &Wait) -> Result<Json<ConfigAnswer>, ApiError> {
+    Ok(Json(ConfigAnswer {
         revision: since.revision,
         // Revisions larger than ours are of another database, or of one that was restored.
-        reset: since.tenants.is_none() || since.revision < after,
+        reset: since.tenants.is_none() || since.revision < wait.after,
         tenants: since.tenants.unwrap_or_default(),
-    }
+        policy: match wait.policy {
+            Some(has) => policy(app, has).await?,
+            None => None,
+        },
+    }))
+}
+
+/// The policy that a gateway should have, unless it has it.
+async fn policy(app: &App, has: u32) -> Result<Option<RatingPolicy>, ApiError> {
+    let active = rating::active(&app.db, Door::Gateways, Some(has)).await?;
+    Ok(match active {
+        Some(active) if active.version == has => None,
+        Some(active) => Some(active),
+        None if has == 0 => None,
+        None => Some(RatingPolicy::default()),
+    })
 }

@@ -6,9 +6,11 @@
 //! | [`usage`] | `POST /edge/v1/usage` |
 //! | [`config`] | `GET /edge/v1/config`, the long poll |
 //! | [`changes`] | what this replica knows of changes |
+//! | [`gateways`] | which gateways there are, and the policy that each has |
 
 pub mod changes;
 pub mod config;
+pub mod gateways;
 pub mod leases;
 mod usage;
 

@@ -1,5 +1,6 @@
-//! Closing billing periods. Each is closed in a transaction that holds the tenant's row, so that several
-//! runs at once make each invoice once, and one that is killed leaves whole invoices behind.
+//! Closing billing periods. What is billed is read from one snapshot, before. Then the period is closed in a
+//! transaction that holds the tenant's row and drops what is out of date, so that several runs at once make
+//! each invoice once, and one that is killed leaves whole invoices behind.
 
 use std::collections::HashMap;
 
@@ -13,26 +14,48 @@ use weir_domain::{
 use super::{
     Error,
     draft::{self, Draft},
-    late,
-    period::{self, Due},
-    store,
+    late, period, store,
 };
 use crate::plan_change;
 
-/// Makes the invoice of the tenant's first period without one, if that period has ended at `as_of`.
+/// Makes the invoice of the tenant's first period without one, if that period has ended by `ended_by`.
 /// Returns its id.
 pub async fn close_ended(
     db: &PgPool,
     tenant: &TenantId,
-    as_of: Timestamp,
+    ended_by: Timestamp,
 ) -> Result<Option<i64>, Error> {
-    let mut tx = db.begin().await?;
-    period::lock(&mut tx, tenant).await?;
-    let open = period::open(&mut tx, tenant).await?;
-    let Some(period) = open.ended_by(Quarter::containing(as_of))? else { return Ok(None) };
-    let id = make(&mut tx, open.due(tenant.clone(), period)).await?;
-    tx.commit().await?;
-    Ok(id)
+    loop {
+        let (mut reader, read_at) = late::snapshot(db).await?;
+        let open = period::open(&mut reader, tenant).await?;
+        let Some(period) = open.ended_by(Quarter::containing(ended_by))? else { return Ok(None) };
+        let draft = draft::draw_up(&mut reader, open.due(tenant.clone(), period), read_at).await?;
+        reader.commit().await?;
+        if draft.is_nothing() {
+            return Ok(None);
+        }
+        if let Some(id) = close(db, draft, read_at, None).await? {
+            return Ok(Some(id));
+        }
+    }
+}
+
+/// Makes the invoices of all periods of the tenant that have ended, without waiting for their grace to
+/// pass. Returns their ids, oldest first; without any it is an error.
+pub async fn finalize(db: &PgPool, tenant: &TenantId) -> Result<Vec<i64>, Error> {
+    let now = period::now(&mut *db.acquire().await?).await?;
+    let mut made = Vec::new();
+    while let Some(id) = close_ended(db, tenant, now).await? {
+        made.push(id);
+    }
+    if !made.is_empty() {
+        return Ok(made);
+    }
+    let open = period::open(&mut *db.acquire().await?, tenant).await?.running_at(now)?;
+    Err(Error::Refused(format!(
+        "{tenant} has no billing period that has ended and has no invoice; the current one ends at {}",
+        open.period()?.end().start()
+    )))
 }
 
 /// Ends the tenant's current period with the current quarter hour and makes its invoice, and before
@@ -41,10 +64,9 @@ pub async fn close_ended(
 /// What is used in the rest of the quarter hour is late, and comes with the next invoice.
 pub async fn end_now(db: &PgPool, tenant: &TenantId) -> Result<i64, Error> {
     loop {
-        let mut tx = db.begin().await?;
-        period::lock(&mut tx, tenant).await?;
-        let open = period::open(&mut tx, tenant).await?;
-        let quarter = Quarter::containing(period::now(&mut tx).await?);
+        let (mut reader, read_at) = late::snapshot(db).await?;
+        let open = period::open(&mut reader, tenant).await?;
+        let quarter = Quarter::containing(period::now(&mut reader).await?);
         if open.start() > quarter {
             return Err(Error::NotStarted(open.start().start()));
         }
@@ -54,15 +76,16 @@ pub async fn end_now(db: &PgPool, tenant: &TenantId) -> Result<i64, Error> {
             false => whole.end().min(quarter.next()),
         };
         let ended = BillingPeriod::new(whole.start(), end)?;
-        let id = make(&mut tx, open.due(tenant.clone(), ended)).await?.ok_or_else(|| {
-            Error::Refused(format!("{tenant} is closed, and all that it used is billed"))
-        })?;
-        if ended.end() < whole.end() {
-            plan_change::follow(&mut tx, tenant, ended.end().start()).await?;
+        let draft = draft::draw_up(&mut reader, open.due(tenant.clone(), ended), read_at).await?;
+        reader.commit().await?;
+        if draft.is_nothing() {
+            let text = format!("{tenant} is closed, and all that it used is billed");
+            return Err(Error::Refused(text));
         }
-        tx.commit().await?;
-        if ended.contains(quarter) {
-            return Ok(id);
+        let early = (ended.end() < whole.end()).then(|| ended.end());
+        match close(db, draft, read_at, early).await? {
+            Some(id) if ended.contains(quarter) => return Ok(id),
+            _ => {}
         }
     }
 }
@@ -72,25 +95,35 @@ pub async fn end_now(db: &PgPool, tenant: &TenantId) -> Result<i64, Error> {
 pub async fn close_account(db: &PgPool, tenant: &TenantId) -> Result<Option<i64>, Error> {
     let mut last = None;
     loop {
-        let mut tx = db.begin().await?;
-        period::lock(&mut tx, tenant).await?;
-        let open = period::open(&mut tx, tenant).await?;
+        let (mut reader, read_at) = late::snapshot(db).await?;
+        let open = period::open(&mut reader, tenant).await?;
         if open.is_after_close() {
             return Ok(last);
         }
-        last = make(&mut tx, open.due(tenant.clone(), open.period()?)).await?;
-        tx.commit().await?;
+        let due = open.due(tenant.clone(), open.period()?);
+        let draft = draft::draw_up(&mut reader, due, read_at).await?;
+        reader.commit().await?;
+        last = close(db, draft, read_at, None).await?.or(last);
     }
 }
 
-/// Draws an invoice up and stores it; `None` where there is nothing to bill after the tenant was closed.
-async fn make(tx: &mut PgConnection, due: Due) -> Result<Option<i64>, Error> {
-    let read_at = late::read_point(tx).await?;
-    let draft = draft::draw_up(tx, due).await?;
-    if draft.is_nothing() {
-        return Ok(None);
+/// Closes the period of a draft that was read before; `None` where it is out of date. Where it ends `early`,
+/// what waits for the next period follows.
+async fn close(
+    db: &PgPool,
+    draft: Draft,
+    read_at: Timestamp,
+    early: Option<Quarter>,
+) -> Result<Option<i64>, Error> {
+    let mut tx = db.begin().await?;
+    let tenant = draft.due.tenant.clone();
+    let drafts = hold(&mut tx, vec![draft]).await?;
+    let Some(id) = store::store(&mut tx, &drafts, read_at).await?.pop() else { return Ok(None) };
+    if let Some(end) = early {
+        plan_change::follow(&mut tx, &tenant, end.start()).await?;
     }
-    Ok(store::store(tx, &[draft], read_at).await?.pop())
+    tx.commit().await?;
+    Ok(Some(id))
 }
 
 /// How many periods were closed, of how many that were to be.
@@ -100,17 +133,26 @@ pub(super) struct Closed {
     pub(super) of: u64,
 }
 
-/// Closes the periods of `drafts`, which were read before, unless somebody else has closed or reopened one
-/// of the tenant's since: that draft is out of date, and dropped.
+/// Closes the periods of `drafts`, which were read before; those that are out of date are dropped.
 pub(super) async fn close_drawn_up(
     db: PgPool,
-    mut drafts: Vec<Draft>,
-    read_at: jiff_sqlx::Timestamp,
+    drafts: Vec<Draft>,
+    read_at: Timestamp,
 ) -> Result<Closed, Error> {
     let of = drafts.len() as u64;
     let mut tx = db.begin().await?;
+    let mut drafts = hold(&mut tx, drafts).await?;
+    drafts.retain(|draft| !draft.is_nothing());
+    let made = store::store(&mut tx, &drafts, read_at).await?.len() as u64;
+    tx.commit().await?;
+    Ok(Closed { made, of })
+}
+
+/// Holds the tenants of `drafts`. Returns those drafts that are not out of date: nobody has closed or
+/// reopened a period of the tenant since, and nobody does before the end of the transaction.
+async fn hold(tx: &mut PgConnection, mut drafts: Vec<Draft>) -> Result<Vec<Draft>, Error> {
     let tenants: Vec<String> = drafts.iter().map(|draft| draft.due.tenant.to_string()).collect();
-    period::lock_all(&mut tx, &tenants).await?;
+    period::lock_all(tx, &tenants).await?;
     let last = sqlx::query!(
         r#"select tenant.id, last.id as "last?"
            from tenant left join lateral (
@@ -120,14 +162,10 @@ pub(super) async fn close_drawn_up(
            where tenant.id = any($1)"#,
         &tenants,
     )
-    .fetch_all(&mut *tx)
+    .fetch_all(tx)
     .await?;
     let last: HashMap<String, Option<i64>> =
         last.into_iter().map(|row| (row.id, row.last)).collect();
-    drafts.retain(|draft| {
-        !draft.is_nothing() && last.get(draft.due.tenant.as_str()) == Some(&draft.due.last)
-    });
-    let made = store::store(&mut tx, &drafts, read_at).await?.len() as u64;
-    tx.commit().await?;
-    Ok(Closed { made, of })
+    drafts.retain(|draft| last.get(draft.due.tenant.as_str()) == Some(&draft.due.last));
+    Ok(drafts)
 }

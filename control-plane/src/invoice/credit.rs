@@ -85,7 +85,11 @@ pub async fn void(db: &PgPool, invoice: i64, reason: &str, usage: Usage) -> Resu
                 "{name} is paid, so it can't be void; make a credit note for what you give back"
             )));
         }
-        InvoiceState::Draft | InvoiceState::Grace | InvoiceState::Final | InvoiceState::Sent => {}
+        InvoiceState::Draft
+        | InvoiceState::Grace
+        | InvoiceState::Final
+        | InvoiceState::Sent
+        | InvoiceState::Overdue => {}
     }
     if rebill {
         reopen(&mut tx, invoice, &tenant, &name).await?;
@@ -125,8 +129,11 @@ async fn reopen(
         )));
     }
     sqlx::query!(
-        "insert into usage_late (tenant_id, quarter)
-         select distinct $2, starts_at from invoice_quantity
+        "insert into usage_late (tenant_id, quarter, meter, model, tokens, requests)
+         select $2, quarter, meter, model, tokens, requests from invoice_quarter
+         where invoice_id = $1 and period_invoice_id <> $1
+         union all
+         select distinct $2, starts_at, null, null, null::bigint, null::bigint from invoice_quantity
          where invoice_id = $1 and period_invoice_id <> $1",
         invoice,
         tenant,

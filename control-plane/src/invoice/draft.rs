@@ -1,5 +1,6 @@
 //! An invoice before it is stored.
 
+use jiff::Timestamp;
 use sqlx::PgConnection;
 use weir_domain::{
     billing_period::BillingPeriod,
@@ -10,6 +11,7 @@ use super::{
     Error, grants,
     late::{self, Closed, Late},
     period::Due,
+    quarters::{self, QuarterRow},
     terms::{self, Terms, in_force},
     usage::{self, QuantityRow, to_usage},
 };
@@ -21,6 +23,7 @@ pub(super) struct Input {
     pub(super) terms: Vec<Terms>,
     closed: Vec<Closed>,
     late_notes: Vec<i64>,
+    quarters: Vec<QuarterRow>,
     /// The tenant's credits that are not used up.
     grants: Vec<Grant>,
 }
@@ -37,6 +40,8 @@ pub(super) struct Draft {
     pub(super) late: Vec<Late>,
     /// The rows of `usage_late` that this invoice settles.
     pub(super) late_notes: Vec<i64>,
+    /// What it bills of quarter hours that the rollup can't tell later.
+    pub(super) quarters: Vec<QuarterRow>,
 }
 
 impl Draft {
@@ -55,42 +60,57 @@ impl Draft {
     }
 }
 
-/// Draws up the invoice of one period, with what came late for the periods before it.
-pub(super) async fn draw_up(db: &mut PgConnection, due: Due) -> Result<Draft, Error> {
+/// Draws up the invoice of one period, with what came late for the periods before it, from a snapshot with
+/// this read point.
+pub(super) async fn draw_up(
+    db: &mut PgConnection,
+    due: Due,
+    read_at: Timestamp,
+) -> Result<Draft, Error> {
     let tenant = due.tenant.clone();
-    let mut inputs = gather(db, vec![due]).await?;
+    let mut inputs = gather(db, vec![due], read_at).await?;
     let quantities = usage::rolled_up(db, &inputs).await?.pop().unwrap_or_default();
     inputs.pop().ok_or(Error::NoTenant(tenant))?.draw_up(quantities)
 }
 
 /// Reads what the invoices are computed from, in the order of `due`, in which each tenant is once.
-pub(super) async fn gather(db: &mut PgConnection, due: Vec<Due>) -> Result<Vec<Input>, Error> {
+pub(super) async fn gather(
+    db: &mut PgConnection,
+    due: Vec<Due>,
+    read_at: Timestamp,
+) -> Result<Vec<Input>, Error> {
     let terms = terms::of_periods(db, &due).await?;
     let mut found = late::find(db, &due).await?;
     let tenants: Vec<&str> = due.iter().map(|due| due.tenant.as_str()).collect();
     let mut grants = grants::left(db, &tenants).await?;
-    Ok(due
+    let mut inputs: Vec<Input> = due
         .into_iter()
         .zip(terms)
         .map(|(due, terms)| {
             let tenant = due.tenant.as_str();
             let closed = found.closed.remove(tenant).unwrap_or_default();
             let late_notes = found.notes.remove(tenant).unwrap_or_default();
+            let quarters = found.quarters.remove(tenant).unwrap_or_default();
             let grants = grants.remove(tenant).unwrap_or_default();
-            Input { due, terms, closed, late_notes, grants }
+            Input { due, terms, closed, late_notes, quarters, grants }
         })
-        .collect())
+        .collect();
+    let mut open = quarters::open(db, &inputs, read_at).await?;
+    for input in &mut inputs {
+        input.quarters.extend(open.remove(input.due.tenant.as_str()).unwrap_or_default());
+    }
+    Ok(inputs)
 }
 
 impl Input {
     /// Computes the invoice. `quantities` are the usage of the period, rolled up.
     pub(super) fn draw_up(self, quantities: Vec<QuantityRow>) -> Result<Draft, Error> {
-        let Self { due, terms, closed, late_notes, grants } = self;
+        let Self { due, terms, closed, late_notes, quarters, grants } = self;
         let late: Vec<Late> = closed.into_iter().map(Closed::late).collect::<Result<_, _>>()?;
         let adjustments: Vec<Adjustment> = late.iter().filter_map(|late| late.adjustment).collect();
         let usage = to_usage(&quantities)?;
         let invoice = invoice::draw_up(due.period, &in_force(&terms), &usage, &adjustments)?
             .pay_from(grants)?;
-        Ok(Draft { due, invoice, terms, quantities, late, late_notes })
+        Ok(Draft { due, invoice, terms, quantities, late, late_notes, quarters })
     }
 }

@@ -9,8 +9,9 @@
 
 use std::collections::HashMap;
 
+use jiff::Timestamp;
 use rust_decimal::Decimal;
-use sqlx::PgConnection;
+use sqlx::{PgConnection, PgPool, Postgres, Transaction};
 use weir_domain::{
     billing_period::{BillingPeriod, Quarter},
     invoice::{self, Adjustment},
@@ -19,6 +20,7 @@ use weir_domain::{
 use super::{
     Error,
     period::Due,
+    quarters::{self, QuarterRow},
     terms::{self, Terms, in_force},
     usage::{QuantityRow, add, to_usage},
 };
@@ -51,13 +53,23 @@ pub(super) struct Found {
     pub(super) closed: HashMap<String, Vec<Closed>>,
     /// The rows of `usage_late` that were looked at.
     pub(super) notes: HashMap<String, Vec<i64>>,
+    /// What came to quarter hours without being noted.
+    pub(super) quarters: HashMap<String, Vec<QuarterRow>>,
 }
 
-/// Waits for usage that is being stored at this moment. Returns the read point of what is read
-/// afterwards: the rollup lacks nothing that was written to it before.
-pub(super) async fn read_point(db: &mut PgConnection) -> Result<jiff_sqlx::Timestamp, Error> {
+/// A snapshot from which invoices are drawn up, and its read point.
+///
+/// It waits for usage that is being stored at this moment, so the rollup lacks nothing that was written to it
+/// before the read point. It is one snapshot, since what is noted in `usage_late` must be what is in the
+/// rollup: the notes that an invoice has seen say what it billed.
+pub(super) async fn snapshot(
+    db: &PgPool,
+) -> Result<(Transaction<'static, Postgres>, Timestamp), Error> {
     let point = sqlx::query_scalar!(r#"select usage_read_point() as "point!""#);
-    Ok(point.fetch_one(db).await?)
+    let point = point.fetch_one(db).await?.to_jiff();
+    // After it, or it would not see what was waited for.
+    let snapshot = db.begin_with("begin isolation level repeatable read, read only").await?;
+    Ok((snapshot, point))
 }
 
 /// Looks for what came late for the closed periods of these tenants.
@@ -79,6 +91,7 @@ pub(super) async fn find(db: &mut PgConnection, due: &[Due]) -> Result<Found, Er
     let noted: Vec<i64> = found.notes.values().flatten().copied().collect();
     let suspects = suspects(db, &noted, &unsettled).await?;
     let ids: Vec<i64> = suspects.iter().map(|(id, _)| *id).collect();
+    found.quarters = quarters::came_unnoted(db, &ids).await?;
     let mut differences = differences(db, &ids).await?;
     let differing: Vec<i64> = differences.keys().copied().collect();
     let mut billed = billed(db, &differing).await?;

@@ -4,6 +4,9 @@
 //! the first at the tenant's creation. All that closes periods holds the tenant's row, so any number
 //! of runs may go on at once.
 //!
+//! An invoice is a draft while its period runs, and then in grace, for late usage to arrive. Both are only
+//! computed, never stored: what is stored is final.
+//!
 //! | module | subject |
 //! |---|---|
 //! | [`period`] | which billing period of a tenant is open |
@@ -11,13 +14,18 @@
 //! | [`terms`] | the terms by which periods are priced |
 //! | [`usage`] | rolled-up quantities |
 //! | [`late`] | usage of closed periods that no invoice has priced yet |
+//! | [`quarters`] | what invoices have billed of quarter hours |
+//! | [`line_usage`] | the usage that a line has billed |
 //! | [`grants`] | credits, and what invoices use of them |
 //! | [`draft`] | an invoice before it is stored: its terms, its usage, and what came late |
 //! | [`store`] | writing invoices, and giving them numbers |
-//! | [`close`] | closing the periods that have ended, or one before its end |
-//! | [`run`] | `weir invoice run` |
+//! | [`close`] | closing periods of a tenant that have ended, or one before its end |
+//! | [`run`] | the same for all tenants: `weir invoice run` |
+//! | [`scheduler`] | the task in `weir serve` that does so on time |
+//! | [`preview`] | invoices that are not made yet, as they would be now |
 //! | [`read`] | reading stored invoices |
 //! | [`credit`] | credit notes, and voiding an invoice |
+//! | [`payment`] | payments that no provider tells of |
 //! | [`rule`] | lines that come from other lines |
 //! | [`view`] | an invoice as the API and the pages show it |
 
@@ -27,22 +35,26 @@ mod dates;
 mod draft;
 pub mod grants;
 mod late;
+pub mod line_usage;
+pub mod payment;
 pub mod period;
+pub mod preview;
+mod quarters;
 pub mod read;
 mod rule;
 pub mod run;
+pub mod scheduler;
 mod store;
 mod terms;
 mod usage;
 pub mod view;
 
-use sqlx::PgConnection;
 use thiserror::Error;
 use weir_domain::{billing_period::PeriodError, id::TenantId, invoice::InvoiceError};
 
 pub use view::{Invoice, InvoiceState};
 
-use crate::{app::App, problem::ApiError};
+use crate::problem::ApiError;
 
 /// Why an invoice was not made or changed.
 #[derive(Debug, Error)]
@@ -53,6 +65,8 @@ pub enum Error {
     NotStarted(jiff::Timestamp),
     #[error("there is no invoice {0:?}")]
     NoInvoice(String),
+    #[error("the invoice with id {invoice} has no line {line}")]
+    NoLine { invoice: i64, line: i32 },
     /// It is not possible as things are; the text says why.
     #[error("{0}")]
     Refused(String),
@@ -81,25 +95,14 @@ impl From<Error> for ApiError {
         match error {
             Error::NoTenant(id) => Self::NotFound { what: "tenant", id: id.to_string() },
             Error::NoInvoice(id) => Self::NotFound { what: "invoice", id },
+            Error::NoLine { invoice, line } => Self::NotFound {
+                what: "line",
+                id: format!("{line} of the invoice with id {invoice}"),
+            },
             Error::Amount(detail) => Self::field("amount", detail),
             Error::NotStarted(_) | Error::Refused(_) => Self::Conflict(error.to_string()),
             Error::Sql(error) => error.into(),
             Error::Invoice(_) | Error::Period(_) | Error::Stored(_) => Self::internal(error),
         }
     }
-}
-
-/// The invoice of the tenant's current billing period as it would be now. It is not stored.
-pub async fn preview(app: &App, tenant: &TenantId) -> Result<Invoice, ApiError> {
-    // One snapshot, so that what is billed and what is used belong together.
-    let mut tx = app.db.begin_with("begin isolation level repeatable read, read only").await?;
-    Ok(preview_in(&mut tx, tenant).await?)
-}
-
-/// The same in the snapshot of a transaction that reads more.
-pub async fn preview_in(tx: &mut PgConnection, tenant: &TenantId) -> Result<Invoice, Error> {
-    let now = period::now(tx).await?;
-    let open = period::open(tx, tenant).await?.running_at(now)?;
-    let draft = draft::draw_up(tx, open.due(tenant.clone(), open.period()?)).await?;
-    Ok(view::of_draft(tenant, &draft))
 }

@@ -59,23 +59,16 @@ pub(super) async fn now(db: &mut PgConnection) -> Result<Timestamp, Error> {
     Ok(now.to_jiff())
 }
 
-/// Holds the tenant's row until the end of the transaction: nobody else closes a period of it.
-/// Rows that refer to the tenant may still be written.
-pub(super) async fn lock(tx: &mut PgConnection, tenant: &TenantId) -> Result<(), Error> {
-    match lock_all(tx, &[tenant.to_string()]).await? {
-        0 => Err(Error::NoTenant(tenant.clone())),
-        _ => Ok(()),
-    }
-}
-
-/// The same for several, in the order of their ids, so that two who do it can't deadlock; how many
-/// there are.
-pub(super) async fn lock_all(tx: &mut PgConnection, tenants: &[String]) -> Result<u64, Error> {
-    let held = sqlx::query_scalar!(
+/// Holds the tenants' rows until the end of the transaction: nobody else closes a period of them. Rows that
+/// refer to a tenant may still be written. In the order of their ids, so that two who do it can't deadlock.
+pub(super) async fn lock_all(tx: &mut PgConnection, tenants: &[String]) -> Result<(), Error> {
+    sqlx::query_scalar!(
         "select id from tenant where id = any($1) order by id for no key update",
         tenants,
-    );
-    Ok(held.fetch_all(tx).await?.len() as u64)
+    )
+    .fetch_all(tx)
+    .await?;
+    Ok(())
 }
 
 /// The first period of the tenant that has no invoice.

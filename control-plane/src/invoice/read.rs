@@ -12,7 +12,7 @@ use weir_domain::{
 };
 
 use super::{
-    Error, Invoice, InvoiceState,
+    Error, Invoice, InvoiceState, line_usage,
     rule::StoredRule,
     view::{self, Adjusted, Line, PricedLine, Share},
 };
@@ -21,6 +21,7 @@ use super::{
 #[derive(Debug, Clone, Default)]
 pub struct Filter<'a> {
     pub tenant: Option<&'a TenantId>,
+    /// As it is shown.
     pub state: Option<InvoiceState>,
     /// Only those with a smaller id.
     pub before: Option<i64>,
@@ -64,14 +65,20 @@ pub async fn list_in(
     limit: i64,
 ) -> Result<Vec<Invoice>, Error> {
     let rows = sqlx::query!(
-        r#"select id, number, tenant_id, state as "state: InvoiceState", currency,
-                  period_start, period_end, total_minor, void_reason, rebilled, created_at,
-                  (select coalesce(sum(amount_minor), 0) from credit_note
-                   where invoice_id = invoice.id)::bigint as "credited_minor!"
+        r#"select invoice.id, number, tenant_id, shown.state as "state!: InvoiceState", currency,
+                  period_start, period_end, due_at, total_minor, credited_minor as "credited_minor!",
+                  void_reason, rebilled, created_at
            from invoice
-           where ($1::text is null or tenant_id = $1) and ($2::text is null or state = $2)
-             and ($3::bigint is null or id < $3) and ($4::bigint is null or id = $4)
-           order by id desc limit $5"#,
+           cross join lateral (
+             select coalesce(sum(amount_minor), 0)::bigint as credited_minor
+             from credit_note where invoice_id = invoice.id
+           ) credited
+           cross join lateral (
+             select shown_invoice_state(invoice.state, due_at, total_minor - credited_minor) as state
+           ) shown
+           where ($1::text is null or tenant_id = $1) and ($2::text is null or shown.state = $2)
+             and ($3::bigint is null or invoice.id < $3) and ($4::bigint is null or invoice.id = $4)
+           order by invoice.id desc limit $5"#,
         filter.tenant.map(TenantId::as_str),
         filter.state as _,
         filter.before,
@@ -94,9 +101,17 @@ pub async fn list_in(
                 currency,
                 period_start: row.period_start.to_jiff(),
                 period_end: row.period_end.to_jiff(),
+                final_at: None,
+                due_at: Some(row.due_at.to_jiff()),
                 lines: lines
                     .into_iter()
-                    .map(|line| line.view(currency))
+                    .map(|line| {
+                        let id = line.invoice_id;
+                        let line = line.view(currency)?;
+                        let usage = line.bills_usage() && !row.rebilled;
+                        let usage = usage.then(|| line_usage::path(id, line.position));
+                        Ok(Line { usage, ..line })
+                    })
                     .collect::<Result<_, Error>>()?,
                 total: Money::new(row.total_minor, currency).decimal(),
                 credited: Money::new(row.credited_minor, currency).decimal(),

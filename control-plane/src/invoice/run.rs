@@ -1,4 +1,4 @@
-//! `weir invoice run`: the invoices of all billing periods that have ended.
+//! The invoices of all billing periods that have ended: `weir invoice run`, and the scheduler.
 //!
 //! Tenants are taken in waves, and those of a wave that are behind by several periods in rounds of one
 //! period each. A round sums the usage of all its tenants up in one pass over the rollup, and closes
@@ -8,7 +8,7 @@
 use std::{collections::HashSet, mem};
 
 use indicatif::{ProgressBar, ProgressStyle};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use sqlx::{PgConnection, PgPool};
 use tokio::task::JoinSet;
 use weir_domain::{billing_period::Quarter, id::TenantId};
@@ -38,30 +38,41 @@ pub struct Summary {
     pub failed: u64,
 }
 
-/// Makes the invoices of all periods that ended before `as_of` (by default now) and have none: of
-/// `only` one tenant, or of all. To run it again, or twice at once, changes nothing.
+/// The time by which a period has ended whose invoice is made at `as_of`, which is now by Postgres' clock
+/// unless said otherwise: `grace` before it.
+pub async fn due_by(
+    db: &PgPool,
+    as_of: Option<Timestamp>,
+    grace: SignedDuration,
+) -> Result<Timestamp, Error> {
+    let as_of = match as_of {
+        Some(as_of) => as_of,
+        None => period::now(&mut *db.acquire().await?).await?,
+    };
+    Ok(as_of.checked_sub(grace).unwrap_or(Timestamp::MIN))
+}
+
+/// Makes the invoices of all periods that ended by `ended_by` and have none: of `only` one tenant, or of
+/// all. To run it again, or twice at once, changes nothing. `bar` is drawn meanwhile.
 ///
 /// A tenant whose invoice can't be computed is logged and counted, and the others go on. Ends with an
 /// error where Postgres does: what is made by then is made.
 pub async fn run(
     db: &PgPool,
     only: Option<&TenantId>,
-    as_of: Option<Timestamp>,
+    ended_by: Timestamp,
+    bar: ProgressBar,
 ) -> Result<Summary, Error> {
-    let as_of = match as_of {
-        Some(as_of) => as_of,
-        None => period::now(&mut *db.acquire().await?).await?,
-    };
     if let Some(tenant) = only {
         let mut invoices = 0;
-        while close::close_ended(db, tenant, as_of).await?.is_some() {
+        while close::close_ended(db, tenant, ended_by).await?.is_some() {
             invoices += 1;
         }
         return Ok(Summary { tenants: 1, invoices, failed: 0 });
     }
     let total = sqlx::query_scalar!(r#"select count(*) as "count!" from tenant"#);
-    let bar = progress(total.fetch_one(db).await?);
-    let mut run = Run { db, as_of, summary: Summary::default(), failed: HashSet::new(), bar };
+    bar.set_length(u64::try_from(total.fetch_one(db).await?).unwrap_or(0));
+    let mut run = Run { db, ended_by, summary: Summary::default(), failed: HashSet::new(), bar };
     let mut after = String::new();
     while let Some(last) = run.wave(&after).await? {
         after = last;
@@ -72,7 +83,7 @@ pub async fn run(
 
 struct Run<'a> {
     db: &'a PgPool,
-    as_of: Timestamp,
+    ended_by: Timestamp,
     summary: Summary,
     /// Tenants of this wave that failed.
     failed: HashSet<String>,
@@ -97,16 +108,15 @@ impl Run<'_> {
         self.failed.clear();
         let mut is_first = true;
         loop {
-            let mut reader = self.db.acquire().await?;
-            let read_at = late::read_point(&mut reader).await?;
+            let (mut reader, read_at) = late::snapshot(self.db).await?;
             let Ended { due, more, tenants, last } = self.ended(&mut reader, after).await?;
             if mem::take(&mut is_first) {
                 self.summary.tenants += tenants;
                 self.bar.inc(tenants.saturating_sub(due.len() as u64));
             }
-            let inputs = draft::gather(&mut reader, due).await?;
+            let inputs = draft::gather(&mut reader, due, read_at).await?;
             let sums = usage::rolled_up(&mut reader, &inputs).await?;
-            drop(reader);
+            reader.commit().await?;
             self.round(inputs, sums, read_at).await?;
             if !more {
                 return Ok(last);
@@ -118,7 +128,7 @@ impl Run<'_> {
         let tenants = period::open_after(reader, None, after, WAVE).await?;
         let mut ended = Ended { tenants: tenants.len() as u64, ..Ended::default() };
         ended.last = tenants.last().map(|(id, _)| id.clone());
-        let now = Quarter::containing(self.as_of);
+        let now = Quarter::containing(self.ended_by);
         for (id, open) in tenants {
             let due = || {
                 let open = open?;
@@ -146,7 +156,7 @@ impl Run<'_> {
         &mut self,
         inputs: Vec<Input>,
         sums: Vec<Vec<QuantityRow>>,
-        read_at: jiff_sqlx::Timestamp,
+        read_at: Timestamp,
     ) -> Result<(), Error> {
         let mut writers = JoinSet::new();
         let mut chunk = Vec::with_capacity(CHUNK);
@@ -194,9 +204,9 @@ impl Run<'_> {
     }
 }
 
-/// On a terminal; nothing is drawn elsewhere.
-fn progress(tenants: i64) -> ProgressBar {
-    let bar = ProgressBar::new(u64::try_from(tenants).unwrap_or(0));
+/// For a run of the command: drawn on a terminal, and nowhere else.
+pub fn progress() -> ProgressBar {
+    let bar = ProgressBar::new(0);
     match ProgressStyle::with_template("{bar:40} {pos}/{len} tenants, {msg}, {eta} left") {
         Ok(style) => bar.with_style(style),
         Err(_) => bar,

@@ -1,5 +1,7 @@
 //! Writing invoices, and giving them numbers. Each table is written once for all of them.
 
+use jiff::Timestamp;
+use jiff_sqlx::ToSqlx;
 use rust_decimal::Decimal;
 use sqlx::{PgConnection, types::Json};
 use weir_domain::{
@@ -8,7 +10,8 @@ use weir_domain::{
 };
 
 use super::{
-    Error, InvoiceState, draft::Draft, grants, period::to_sql, rule::StoredRule, usage::QuantityRow,
+    Error, InvoiceState, draft::Draft, grants, period::to_sql, quarters, rule::StoredRule,
+    usage::QuantityRow,
 };
 
 /// Stores `drafts` as final invoices and returns their ids, in their order. The caller holds the
@@ -16,15 +19,18 @@ use super::{
 pub(super) async fn store(
     tx: &mut PgConnection,
     drafts: &[Draft],
-    read_at: jiff_sqlx::Timestamp,
+    read_at: Timestamp,
 ) -> Result<Vec<i64>, Error> {
+    if drafts.is_empty() {
+        return Ok(Vec::new());
+    }
     let ids = new_ids(tx, drafts.len()).await?;
     let drafts: Vec<(i64, &Draft)> = ids.iter().copied().zip(drafts).collect();
     insert_terms(tx, &drafts).await?;
     insert_quantities(tx, &drafts).await?;
     insert_lines(tx, &drafts).await?;
     grants::use_up(tx, drafts.iter().map(|(id, draft)| (*id, &draft.invoice))).await?;
-    settle(tx, &drafts).await?;
+    quarters::store(tx, &drafts).await?;
     // Last, because others wait for their numbers until this transaction ends.
     insert_invoices(tx, &drafts, read_at).await?;
     Ok(ids)
@@ -54,7 +60,7 @@ async fn next_numbers(tx: &mut PgConnection, count: usize) -> Result<Vec<String>
 async fn insert_invoices(
     tx: &mut PgConnection,
     drafts: &[(i64, &Draft)],
-    read_at: jiff_sqlx::Timestamp,
+    read_at: Timestamp,
 ) -> Result<(), Error> {
     let numbers = next_numbers(tx, drafts.len()).await?;
     let (mut ids, mut tenants, mut zones) = (Vec::new(), Vec::new(), Vec::new());
@@ -90,7 +96,7 @@ async fn insert_invoices(
         &zones as _,
         &totals,
         InvoiceState::Final as _,
-        read_at as _,
+        read_at.to_sqlx() as _,
     )
     .execute(tx)
     .await?;
@@ -157,15 +163,6 @@ async fn insert_quantities(tx: &mut PgConnection, drafts: &[(i64, &Draft)]) -> R
     )
     .execute(tx)
     .await?;
-    Ok(())
-}
-
-/// Late usage that these invoices have looked at is not looked at again.
-async fn settle(tx: &mut PgConnection, drafts: &[(i64, &Draft)]) -> Result<(), Error> {
-    let notes: Vec<i64> = drafts.iter().flat_map(|(_, draft)| &draft.late_notes).copied().collect();
-    if !notes.is_empty() {
-        sqlx::query!("delete from usage_late where id = any($1)", &notes).execute(tx).await?;
-    }
     Ok(())
 }
 

@@ -21,13 +21,16 @@ use super::{draft::Draft, rule::StoredRule};
 #[serde(rename_all = "snake_case")]
 #[sqlx(type_name = "text", rename_all = "snake_case")]
 pub enum InvoiceState {
-    /// A preview of the current period; it is not stored.
+    /// As it would be now, while its period runs. It is not stored, and changes with what is used.
     Draft,
-    /// The period is closed, the number is still to come.
+    /// The same after the end of its period, until `final_at`: usage may still arrive.
     Grace,
     /// Numbered, and never changed again.
     Final,
+    /// The provider has it.
     Sent,
+    /// It is final or sent, `due_at` has passed, and something is left to be paid.
+    Overdue,
     Paid,
     Void,
 }
@@ -45,6 +48,11 @@ pub struct Invoice {
     pub period_start: Timestamp,
     /// The first instant after the period.
     pub period_end: Timestamp,
+    /// When the invoice is made, in grace.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub final_at: Option<Timestamp>,
+    /// Until when it is to be paid. Null in a draft.
+    pub due_at: Option<Timestamp>,
     pub lines: Vec<Line>,
     /// The sum of the lines, with all digits of the currency's minor unit.
     #[schema(value_type = String)]
@@ -114,6 +122,9 @@ pub struct Line {
     pub share: Option<Share>,
     /// The period that an adjustment is for.
     pub adjusts: Option<Adjusted>,
+    /// Where the usage is that it bills, by quarter hour. Of stored invoices only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub usage: Option<String>,
     #[schema(value_type = String)]
     pub amount: Decimal,
 }
@@ -200,6 +211,11 @@ pub(super) struct PricedLine<'a> {
 }
 
 impl Line {
+    /// Whether it bills usage, of its own period or an earlier one.
+    pub(super) fn bills_usage(&self) -> bool {
+        self.unit.is_some() || self.kind == LineKind::Adjustment
+    }
+
     /// A line that depends on nothing.
     pub(super) fn new(position: u32, name: String, kind: LineKind, amount: Money) -> Self {
         Self {
@@ -219,6 +235,7 @@ impl Line {
             credit: None,
             share: None,
             adjusts: None,
+            usage: None,
             amount: amount.decimal(),
         }
     }
@@ -311,6 +328,8 @@ pub(super) fn of_draft(tenant: &TenantId, draft: &Draft) -> Invoice {
         currency: invoice.total.currency(),
         period_start: invoice.period.start().start(),
         period_end: invoice.period.end().start(),
+        final_at: None,
+        due_at: None,
         lines: lines.collect(),
         total: invoice.total.decimal(),
         credited: Money::zero(invoice.total.currency()).decimal(),

@@ -3,6 +3,7 @@
 use std::{collections::HashMap, time::Duration};
 
 use jiff::{Timestamp, tz::TimeZone};
+use sqlx::PgConnection;
 use tokio::time::timeout;
 use weir_domain::{
     id::TenantId,
@@ -15,7 +16,12 @@ use crate::{
         tenants::{self, AccountState},
     },
     app::App,
-    invoice::{self, Invoice, read::Filter},
+    credit_balance::{self, CreditLeft},
+    invoice::{
+        self, Invoice, InvoiceState,
+        preview::{Upcoming, preview_in},
+        read::Filter,
+    },
     ledger::{self, DayTotal, Totals},
     problem::ApiError,
 };
@@ -42,6 +48,10 @@ pub(super) struct Account {
     pub(super) days: Vec<DayTotal>,
     /// What the period costs so far.
     pub(super) upcoming: Invoice,
+    /// The invoice of the period before it, while it is in grace.
+    pub(super) in_grace: Option<Invoice>,
+    /// Those of which something is left.
+    pub(super) credits: Vec<CreditLeft>,
     /// The latest first, at most one more than [`MAX_PAST`].
     pub(super) past: Vec<Invoice>,
 }
@@ -64,12 +74,18 @@ pub(super) async fn read(app: &App, tenant: &TenantId) -> Result<Account, ApiErr
     .fetch_one(&mut *db)
     .await?;
     let zone = TimeZone::get(&row.time_zone).map_err(ApiError::internal)?;
-    let upcoming = invoice::preview_in(&mut db, tenant).await?;
+    let preview = async |db: &mut PgConnection, which| {
+        preview_in(db, tenant, which, app.config.invoice_grace()).await
+    };
+    let upcoming = preview(&mut db, Upcoming::Current).await?;
+    let next = preview(&mut db, Upcoming::Next).await?;
+    let in_grace = Some(next).filter(|invoice| invoice.state == InvoiceState::Grace);
     let (from, to) = (upcoming.period_start, upcoming.period_end);
     let totals = ledger::totals(&mut db, tenant, from, to).await?;
     let days = ledger::by_day(&mut db, tenant, from, to, &zone).await?;
     let filter = Filter { tenant: Some(tenant), ..Filter::default() };
     let past = invoice::read::list_in(&mut db, &filter, MAX_PAST + 1).await?;
+    let credits = credit_balance::left(&mut db, tenant.as_str(), to).await?;
     drop(db);
     Ok(Account {
         id: tenant.clone(),
@@ -83,6 +99,8 @@ pub(super) async fn read(app: &App, tenant: &TenantId) -> Result<Account, ApiErr
         totals,
         days,
         upcoming,
+        in_grace,
+        credits,
         past,
     })
 }

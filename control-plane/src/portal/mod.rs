@@ -8,6 +8,7 @@
 //! | [`account`] | what the page shows, read in one snapshot |
 //! | [`invoices`] | one invoice as a page or a file |
 //! | [`view`] | the templates, and what they are filled with |
+//! | [`words`] | what an invoice says, in words |
 //! | [`format`] | how numbers and times are written for people |
 
 mod account;
@@ -15,7 +16,8 @@ pub(crate) mod format;
 mod guard;
 mod invoices;
 mod session;
-pub(crate) mod view;
+mod view;
+pub(crate) mod words;
 
 use axum::{
     Form, Router,

@@ -11,13 +11,12 @@ use rust_decimal::Decimal;
 use super::{
     account::{Account, Bucket, MAX_PAST},
     format::{date_of, grouped, instant_in, last_day, waiting},
+    words::{details, state, until},
 };
 use crate::{
     admin::{buckets, tenants::AccountState},
-    invoice::{
-        Invoice, InvoiceState,
-        view::{Line, LineKind},
-    },
+    credit_balance::CreditLeft,
+    invoice::{Invoice, view::Line},
     ledger::DayTotal,
     problem::ApiError,
 };
@@ -56,6 +55,9 @@ pub(super) struct Page {
     days: Vec<DayView>,
     chart: Chart,
     upcoming: InvoiceView,
+    /// Of the period before.
+    in_grace: Option<InvoiceView>,
+    credits: Vec<CreditView>,
     invoices: Vec<InvoiceView>,
     more_invoices: bool,
 }
@@ -111,8 +113,19 @@ struct InvoiceView {
     currency: String,
     lines: Vec<LineView>,
     total: Number,
+    /// When it is final, or until when it is to be paid; may be empty.
+    until: String,
     /// Empty where nothing was.
     credited: String,
+}
+
+/// A credit of which something is left.
+struct CreditView {
+    name: String,
+    left: Number,
+    currency: String,
+    /// May be empty.
+    expires: String,
 }
 
 struct LineView {
@@ -154,6 +167,8 @@ impl Page {
             // The latest first.
             days: account.days.iter().rev().map(DayView::of).collect(),
             upcoming: InvoiceView::of(&account.upcoming, zone),
+            in_grace: account.in_grace.as_ref().map(|invoice| InvoiceView::of(invoice, zone)),
+            credits: account.credits.iter().map(|credit| CreditView::of(credit, zone)).collect(),
             invoices: past.map(|past| InvoiceView::of(past, zone)).collect(),
             more_invoices,
             id: account.id.to_string(),
@@ -271,11 +286,23 @@ impl InvoiceView {
             currency: invoice.currency.to_string(),
             lines: invoice.lines.iter().map(LineView::of).collect(),
             total: Number::money(invoice.total),
+            until: until(invoice, zone),
             credited: if invoice.credited.is_zero() {
                 String::new()
             } else {
                 grouped(&invoice.credited.to_string())
             },
+        }
+    }
+}
+
+impl CreditView {
+    fn of(credit: &CreditLeft, zone: &TimeZone) -> Self {
+        Self {
+            name: credit.description.clone(),
+            left: Number::money(credit.left.decimal()),
+            currency: credit.left.currency().to_string(),
+            expires: credit.expires_at.map(|at| instant_in(zone, at)).unwrap_or_default(),
         }
     }
 }
@@ -294,57 +321,6 @@ impl LineView {
             amount: Number::money(line.amount),
         }
     }
-}
-
-fn state(state: InvoiceState) -> &'static str {
-    match state {
-        InvoiceState::Draft => "draft",
-        InvoiceState::Grace => "not final yet",
-        InvoiceState::Final => "final",
-        InvoiceState::Sent => "sent",
-        InvoiceState::Paid => "paid",
-        InvoiceState::Void => "void",
-    }
-}
-
-/// What else the amount comes from: `1,000 included; 0.01 up to 50, then 0.005`.
-pub(crate) fn details(line: &Line) -> String {
-    let mut details: Vec<String> =
-        line.model.iter().map(|model| format!("model {model}")).collect();
-    if let Some(included) = line.included.filter(|included| !included.is_zero()) {
-        details.push(format!("{} included", grouped(&included.to_string())));
-    }
-    let tiers: Vec<_> = line
-        .tiers
-        .iter()
-        .map(|tier| match tier.up_to {
-            Some(up_to) => format!("{} up to {}", tier.unit_price, grouped(&up_to.to_string())),
-            None => format!("{} for each further one", tier.unit_price),
-        })
-        .collect();
-    if !tiers.is_empty() {
-        let all = if line.kind == LineKind::Volume { "all of them at " } else { "" };
-        details.push(format!("{all}{}", tiers.join(", ")));
-    }
-    if let Some(package) = line.package {
-        let size = grouped(&package.size.to_string());
-        details.push(format!("{} for each started package of {size}", package.price));
-    }
-    if let Some(discount) = &line.discount {
-        details.push(format!("of {}", discount.of));
-    }
-    if let Some(minimum) = &line.minimum {
-        details.push(format!("{} without it", minimum.reached));
-    }
-    if let Some(share) = line.share {
-        let (part, whole) = (share.quarter_hours.to_string(), share.of.to_string());
-        details.push(format!(
-            "in force for {} of the period's {} quarter hours",
-            grouped(&part),
-            grouped(&whole)
-        ));
-    }
-    details.join("; ")
 }
 
 #[cfg(test)]

@@ -1,9 +1,10 @@
-//! Invoices and credit notes for people: printable HTML, and PDF.
+//! Invoices and credit notes for people: printable HTML, PDF, and text.
 //!
 //! | module | subject |
 //! |---|---|
 //! | [`sheet`] | what stands on the page, in words |
 //! | [`html`] | the page as HTML that needs nothing else |
+//! | [`text`] | the page as text |
 //! | [`pdf`] | the page as PDF |
 //! | [`layout`] | where things stand on the pages of a PDF |
 //! | [`font`] | how wide text is, and its glyphs |
@@ -13,6 +14,7 @@ mod html;
 mod layout;
 mod pdf;
 mod sheet;
+mod text;
 
 use axum::{
     http::{HeaderValue, header},
@@ -46,6 +48,11 @@ pub async fn invoice(
     medium: Medium,
 ) -> Result<Response, ApiError> {
     answer(Sheet::read(db, invoice).await?, medium).await
+}
+
+/// The invoice as text, for a terminal.
+pub async fn invoice_text(db: &mut PgConnection, invoice: &Invoice) -> Result<String, ApiError> {
+    Ok(text::render(&Sheet::read(db, invoice).await?))
 }
 
 /// The same of a credit note.

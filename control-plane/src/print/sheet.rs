@@ -2,12 +2,14 @@
 
 use jiff::{Timestamp, tz::TimeZone};
 use sqlx::PgConnection;
+use weir_domain::money::Money;
 
 use crate::{
+    credit_balance,
     invoice::{Invoice, InvoiceState, credit::CreditNote, view::Line},
     portal::{
         format::{grouped, instant_in},
-        view::details,
+        words::details,
     },
     problem::ApiError,
 };
@@ -56,7 +58,7 @@ impl Sheet {
     /// a draft as it is now.
     pub async fn read(db: &mut PgConnection, invoice: &Invoice) -> Result<Self, ApiError> {
         let frame = match invoice.id {
-            Some(id) => Frame::of_invoice(db, id).await?,
+            Some(id) => Frame::of_invoice(&mut *db, id).await?,
             None => {
                 sqlx::query_as!(
                     Frame,
@@ -65,12 +67,16 @@ impl Sheet {
                        from tenant cross join invoice_settings where id = $1"#,
                     invoice.tenant,
                 )
-                .fetch_one(db)
+                .fetch_one(&mut *db)
                 .await?
             }
         };
         let zone = TimeZone::get(&frame.time_zone).map_err(ApiError::internal)?;
-        Ok(Self::of(invoice, &frame, &zone))
+        let mut sheet = Self::of(invoice, &frame, &zone);
+        if let Some(left) = credit_left(db, invoice).await? {
+            sheet.facts.push(("Credit left", grouped(&left.decimal().to_string())));
+        }
+        Ok(sheet)
     }
 
     /// A credit note is between those that its invoice names.
@@ -114,6 +120,7 @@ impl Sheet {
         facts.push(("Period", format!("{} to {}", instant_in(zone, from), instant_in(zone, to))));
         facts.push(("Times in", frame.time_zone.clone()));
         facts.push(("Account", invoice.tenant.clone()));
+        facts.extend(invoice.final_at.map(|at| ("Final", instant_in(zone, at))));
         Self {
             title: if invoice.number.is_some() { "Invoice" } else { "Draft invoice" },
             number: invoice.number.clone().unwrap_or_default(),
@@ -132,6 +139,23 @@ impl Sheet {
     pub fn file_name(&self) -> &str {
         if self.number.is_empty() { "draft-invoice" } else { &self.number }
     }
+}
+
+/// What is left of the tenant's credits for later invoices; `None` where it has none.
+async fn credit_left(db: &mut PgConnection, invoice: &Invoice) -> Result<Option<Money>, ApiError> {
+    if let Some(id) = invoice.id {
+        return Ok(credit_balance::after_invoice(db, id).await?);
+    }
+    let credits = credit_balance::left(db, &invoice.tenant, invoice.period_end).await?;
+    let zero = Money::zero(invoice.currency);
+    let left = credits.iter().try_fold(zero, |sum, credit| sum.checked_add(credit.left));
+    let mut left = left.map_err(ApiError::internal)?.decimal();
+    // What the draft pays from them is not used yet. Its amount is negative.
+    for line in invoice.lines.iter().filter(|line| line.credit.is_some()) {
+        left = left.checked_add(line.amount).unwrap_or(left);
+    }
+    let minor = left.mantissa().try_into().ok().filter(|_| !credits.is_empty());
+    Ok(minor.map(|minor| Money::new(minor, invoice.currency)))
 }
 
 impl Frame {
@@ -166,6 +190,7 @@ fn stamp(state: InvoiceState) -> Option<&'static str> {
     match state {
         InvoiceState::Draft | InvoiceState::Grace => Some("Draft: it changes until it is final"),
         InvoiceState::Final | InvoiceState::Sent => None,
+        InvoiceState::Overdue => Some("Overdue"),
         InvoiceState::Paid => Some("Paid"),
         InvoiceState::Void => Some("Void"),
     }

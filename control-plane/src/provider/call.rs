@@ -141,8 +141,18 @@ impl Caller {
 
     /// Makes `call` when its turn has come, if the claim still holds. Any status is an answer.
     pub async fn make(&self, claim: &Claim, call: Call<'_>) -> Result<Answer, Failure> {
-        self.pace.turn().await;
-        claim.renew().await?;
+        self.pace.turn(call.endpoint).await;
+        claim.outlast_call().await?;
+        self.counted(call).await
+    }
+
+    /// Makes a call that changes nothing when its turn has come. It needs no claim.
+    pub async fn look(&self, call: Call<'_>) -> Result<Answer, Failure> {
+        self.pace.turn(call.endpoint).await;
+        self.counted(call).await
+    }
+
+    async fn counted(&self, call: Call<'_>) -> Result<Answer, Failure> {
         let endpoint = call.endpoint;
         let started = Instant::now();
         let result = self.send(call).await;

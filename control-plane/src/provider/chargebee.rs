@@ -35,17 +35,32 @@ pub struct Invoice {
     pub total: i64,
     pub currency_code: String,
     pub po_number: Option<String>,
+    /// What is to be paid still.
+    #[serde(default)]
+    pub amount_due: i64,
+    /// Credit notes on what was not paid, and on what was.
+    #[serde(default)]
+    pub adjustment_credit_notes: Vec<LinkedNote>,
+    #[serde(default)]
+    pub issued_credit_notes: Vec<LinkedNote>,
+}
+
+/// A credit note as the invoice names it.
+#[derive(Debug, Clone, Deserialize)]
+pub struct LinkedNote {
+    pub cn_total: i64,
+    pub cn_status: String,
 }
 
 #[derive(Debug, Deserialize)]
-struct OneInvoice {
-    invoice: Invoice,
+pub(super) struct OneInvoice {
+    pub(super) invoice: Invoice,
 }
 
 #[derive(Debug, Deserialize)]
-struct List {
-    list: Vec<OneInvoice>,
-    next_offset: Option<String>,
+pub(super) struct List {
+    pub(super) list: Vec<OneInvoice>,
+    pub(super) next_offset: Option<String>,
 }
 
 /// The id of a tenant's customer: the tenant's own where that is short enough.
@@ -190,7 +205,7 @@ impl Chargebee {
         voided.map(drop)
     }
 
-    async fn post<T: DeserializeOwned>(
+    pub(super) async fn post<T: DeserializeOwned>(
         &self,
         claim: &Claim,
         path: &[&str],
@@ -202,7 +217,7 @@ impl Chargebee {
         judge(self.caller.make(claim, call).await?)?.read()
     }
 
-    async fn get<T: DeserializeOwned>(
+    pub(super) async fn get<T: DeserializeOwned>(
         &self,
         claim: &Claim,
         path: &[&str],
@@ -211,6 +226,17 @@ impl Chargebee {
     ) -> Result<T, Failure> {
         let call = Call { method: Method::GET, path, params, key: None, endpoint };
         judge(self.caller.make(claim, call).await?)?.read()
+    }
+
+    /// A GET by somebody who changes nothing.
+    pub(super) async fn look<T: DeserializeOwned>(
+        &self,
+        path: &[&str],
+        endpoint: &'static str,
+        params: Vec<(String, String)>,
+    ) -> Result<T, Failure> {
+        let call = Call { method: Method::GET, path, params, key: None, endpoint };
+        judge(self.caller.look(call).await?)?.read()
     }
 }
 
@@ -263,7 +289,7 @@ fn judge(answer: Answer) -> Result<Answer, Failure> {
     })
 }
 
-fn pairs<const N: usize>(pairs: [(&str, &str); N]) -> Vec<(String, String)> {
+pub(super) fn pairs<const N: usize>(pairs: [(&str, &str); N]) -> Vec<(String, String)> {
     pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).into()
 }
 

@@ -1,9 +1,13 @@
 //! Who sends the invoices of a customer: one worker of one replica at a time.
 //!
-//! A claim holds for a while and is renewed before each call. A worker that is killed loses it by
+//! A claim holds for twice as long as a call may take, and is renewed before a call that it might not
+//! outlast. A worker that is killed loses it by
 //! letting it pass; a worker that lost it changes nothing more, since every write asks for its number.
 
-use std::time::Duration;
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
 use sqlx::PgPool;
 
@@ -17,6 +21,8 @@ pub struct Claim {
     pub provider: Kind,
     pub number: i64,
     pub lasts: Duration,
+    /// It holds for [`Claim::lasts`] from here at least.
+    since: Arc<Mutex<Instant>>,
 }
 
 impl Claim {
@@ -27,6 +33,7 @@ impl Claim {
         lasts: Duration,
         limit: i64,
     ) -> Result<Vec<Self>, sqlx::Error> {
+        let since = Instant::now();
         // Several deliveries of one customer may be due; who is locked by another is skipped.
         let rows = sqlx::query!(
             r#"with due as (
@@ -55,12 +62,19 @@ impl Claim {
                 provider,
                 number: row.claim,
                 lasts,
+                since: Arc::new(Mutex::new(since)),
             })
             .collect())
     }
 
-    /// Makes it last from now on; an error where another worker has it.
-    pub async fn renew(&self) -> Result<(), Failure> {
+    /// Makes sure that it outlasts a call; an error where another worker has it.
+    pub async fn outlast_call(&self) -> Result<(), Failure> {
+        let now = Instant::now();
+        let since = *self.since.lock().unwrap_or_else(PoisonError::into_inner);
+        // A call takes half of it at most.
+        if now.duration_since(since) < self.lasts / 4 {
+            return Ok(());
+        }
         let renewed = sqlx::query!(
             "update provider_customer set claimed_until = now() + make_interval(secs => $4)
              where tenant_id = $1 and provider = $2 and claim = $3",
@@ -71,7 +85,11 @@ impl Claim {
         )
         .execute(&self.db)
         .await?;
-        if renewed.rows_affected() == 1 { Ok(()) } else { Err(Failure::Lost) }
+        if renewed.rows_affected() != 1 {
+            return Err(Failure::Lost);
+        }
+        *self.since.lock().unwrap_or_else(PoisonError::into_inner) = now;
+        Ok(())
     }
 
     /// Lets others have it at once.

@@ -8,11 +8,15 @@
 //! | [`claim`] | one worker at a time for the customer whose invoices are sent |
 //! | [`bill`] | an invoice as providers get it |
 //! | [`stripe`], [`chargebee`] | their calls |
+//! | [`credit_notes`] | credit notes as providers get them |
+//! | [`listed`] | invoices as they list them, to be compared with ours |
 
 pub mod bill;
 pub mod call;
 pub mod chargebee;
 pub mod claim;
+pub mod credit_notes;
+pub mod listed;
 pub mod pace;
 pub mod settings;
 pub mod stripe;

@@ -72,7 +72,11 @@ fn stripe(config: &Config) -> Result<Option<StripeSettings>, SettingsError> {
         if given(config.stripe_webhook_secret.as_ref()).is_some() {
             return Err(half("stripe_webhook_secret"));
         }
-        return if config.stripe_url.is_some() { Err(half("stripe_url")) } else { Ok(None) };
+        return if stated(config.stripe_url.as_deref()).is_some() {
+            Err(half("stripe_url"))
+        } else {
+            Ok(None)
+        };
     };
     if !["sk_", "rk_"].iter().any(|prefix| api_key.reveal().starts_with(prefix)) {
         return Err(SettingsError::Form {
@@ -87,7 +91,7 @@ fn stripe(config: &Config) -> Result<Option<StripeSettings>, SettingsError> {
             must: "must be the signing secret of the webhook endpoint, which begins with whsec_",
         });
     }
-    let url = config.stripe_url.as_deref().unwrap_or(STRIPE_URL);
+    let url = stated(config.stripe_url.as_deref()).unwrap_or(STRIPE_URL);
     let url = address("stripe_url", url, STRIPE_URL)?;
     Ok(Some(StripeSettings {
         url,
@@ -101,7 +105,8 @@ fn chargebee(config: &Config) -> Result<Option<ChargebeeSettings>, SettingsError
     let user = given(config.chargebee_webhook_user.as_ref());
     let password = given(config.chargebee_webhook_password.as_ref());
     let half = |field, missing| Err(SettingsError::Half { field, missing });
-    let (url, api_key) = match (&config.chargebee_url, given(config.chargebee_api_key.as_ref())) {
+    let url = stated(config.chargebee_url.as_deref());
+    let (url, api_key) = match (url, given(config.chargebee_api_key.as_ref())) {
         (Some(url), Some(api_key)) => (url, api_key),
         (Some(_), None) => return half("chargebee_url", "chargebee_api_key"),
         (None, Some(_)) => return half("chargebee_api_key", "chargebee_url"),
@@ -134,6 +139,11 @@ fn chargebee(config: &Config) -> Result<Option<ChargebeeSettings>, SettingsError
 /// An empty text counts as none: that is how docker compose passes on what is not set.
 fn given(secret: Option<&Secret>) -> Option<Secret> {
     secret.filter(|secret| !secret.reveal().is_empty()).cloned()
+}
+
+/// The same for an address.
+fn stated(url: Option<&str>) -> Option<&str> {
+    url.filter(|url| !url.trim().is_empty())
 }
 
 fn address(field: &'static str, text: &str, example: &'static str) -> Result<Url, SettingsError> {

@@ -4,10 +4,10 @@
 use axum::{
     Json, Router,
     body::Bytes,
-    extract::{Request, State},
-    http::{HeaderValue, StatusCode, header},
+    extract::{OriginalUri, Request, State},
+    http::Method,
     middleware::{self, Next},
-    response::{IntoResponse, Response},
+    response::Response,
     routing::{MethodRouter, post},
 };
 use serde::Serialize;
@@ -24,17 +24,16 @@ use weir_domain::{
 use super::{
     counted::{self, Outcome},
     opa_input::Asked,
+    rated::{self, PolicyName, Rated, Verdict},
     store::{Key, Usage},
     to_its_end,
 };
 use crate::{
     app::App,
     auth::{self, Role},
+    opa::answer::{ErrorAnswer, OpaError},
     problem::ApiError,
 };
-
-/// The documents that there are. Those of `/v1/data` are undefined otherwise.
-const ALLOW: &str = "/v1/data/openclaw/rate_limit/allow";
 
 pub fn resources() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(allow)).routes(routes!(decision))
@@ -42,50 +41,13 @@ pub fn resources() -> OpenApiRouter<App> {
 
 pub fn router(app: &App) -> Router<App> {
     let (router, _) = resources().split_for_parts();
+    // All other documents.
     let undefined: fn() -> MethodRouter<App> = || post(async || Json(json!({})));
     router
         .route("/v1/data", undefined())
         .route("/v1/data/{*path}", undefined())
         .method_not_allowed_fallback(wrong_method)
         .route_layer(middleware::from_fn_with_state(app.clone(), require_usage))
-}
-
-/// An error, as OPA says it.
-#[derive(Debug)]
-struct OpaError(ApiError);
-
-/// The body of an error.
-#[derive(Debug, Serialize, ToSchema)]
-struct OpaProblem {
-    /// `invalid_parameter`, `unauthorized` or `internal_error`.
-    code: &'static str,
-    message: String,
-}
-
-impl From<ApiError> for OpaError {
-    fn from(error: ApiError) -> Self {
-        Self(error)
-    }
-}
-
-impl IntoResponse for OpaError {
-    fn into_response(self) -> Response {
-        let message = self.0.to_string();
-        // Logs it, and sets what headers the status wants. OPA knows no 409.
-        let mut response = self.0.into_response();
-        if response.status() == StatusCode::CONFLICT {
-            *response.status_mut() = StatusCode::BAD_REQUEST;
-        }
-        let code = match response.status() {
-            StatusCode::UNAUTHORIZED => "unauthorized",
-            status if status.is_server_error() => "internal_error",
-            _ => "invalid_parameter",
-        };
-        let (mut parts, _) = response.into_parts();
-        parts.headers.remove(header::CONTENT_LENGTH);
-        parts.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        (parts, Json(OpaProblem { code, message }).into_response().into_body()).into_response()
-    }
 }
 
 async fn require_usage(
@@ -97,9 +59,8 @@ async fn require_usage(
     Ok(next.run(request).await)
 }
 
-async fn wrong_method() -> impl IntoResponse {
-    let message = format!("only POST takes tokens, such as POST {ALLOW}");
-    (StatusCode::METHOD_NOT_ALLOWED, Json(OpaProblem { code: "invalid_parameter", message }))
+async fn wrong_method(method: Method, OriginalUri(uri): OriginalUri) -> OpaError {
+    ApiError::MethodNotAllowed { method, path: uri.path().to_owned() }.into()
 }
 
 /// The body of a call.
@@ -137,9 +98,15 @@ struct Decision {
     /// Where it is refused: when it may be allowed, in s; null where that is not known.
     #[serde(skip_serializing_if = "Option::is_none")]
     retry_after_s: Option<u64>,
-    /// Where it is refused: `limit_exceeded`, `cost_exceeds_capacity`, `suspended` or `unknown_tenant`.
+    /// Where it is refused: `limit_exceeded`, `cost_exceeds_capacity`, `denied_by_policy`, `policy_failed`,
+    /// `suspended` or `unknown_tenant`.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'static str>,
+    /// Why, in the words of the policy.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<String>,
+    /// The policy that said the cost, or denied it; null without one.
+    policy: Option<PolicyName>,
 }
 
 /// Whether the tenant may send a request, as OPA would say it: true when its tokens are taken and
@@ -148,7 +115,7 @@ struct Decision {
     post, path = "/v1/data/openclaw/rate_limit/allow", tag = "services", request_body = Call,
     responses(
         (status = 200, body = Allowed),
-        (status = 400, body = OpaProblem), (status = 401, body = OpaProblem), (status = "default", body = OpaProblem),
+        (status = 400, body = ErrorAnswer), (status = 401, body = ErrorAnswer), (status = "default", body = ErrorAnswer),
     ),
 )]
 async fn allow(State(app): State<App>, body: Bytes) -> Result<Json<Value>, OpaError> {
@@ -162,7 +129,7 @@ async fn allow(State(app): State<App>, body: Bytes) -> Result<Json<Value>, OpaEr
     post, path = "/v1/data/openclaw/rate_limit/decision", tag = "services", request_body = Call,
     responses(
         (status = 200, body = Decided),
-        (status = 400, body = OpaProblem), (status = 401, body = OpaProblem), (status = "default", body = OpaProblem),
+        (status = 400, body = ErrorAnswer), (status = 401, body = ErrorAnswer), (status = "default", body = ErrorAnswer),
     ),
 )]
 async fn decision(State(app): State<App>, body: Bytes) -> Result<Json<Value>, OpaError> {
@@ -176,11 +143,11 @@ async fn answer(
 ) -> Result<Json<Value>, OpaError> {
     let Some(asked) = Asked::read(body)? else {
         let warning = json!({ "code": "api_usage_warning", "message": "'input' key missing from the request" });
-        let result = told(&json!(refusal("unknown_tenant")));
+        let result = told(&json!(refusal("unknown_tenant", None)));
         return Ok(Json(json!({ "result": result, "warning": warning })));
     };
     let Some(tenant) = asked.tenant() else {
-        return Ok(Json(json!({ "result": told(&json!(refusal("unknown_tenant"))) })));
+        return Ok(Json(json!({ "result": told(&json!(refusal("unknown_tenant", None))) })));
     };
     let key = asked.key(&tenant)?;
     let app = app.clone();
@@ -201,29 +168,39 @@ async fn decide(
     {
         return Ok(before);
     }
+    let Rated { verdict, policy } = rated::rate(app, asked, &tenant).await?;
+    let (cost, meter) = match verdict {
+        Verdict::Costs(cost, meter) => (cost, meter),
+        Verdict::Denied(reason, detail) => {
+            return Ok(json!(Decision { detail, ..refusal(reason, policy) }));
+        }
+    };
     let usage = Usage {
         tenant,
-        meter: Meter::default(),
+        meter,
         model: ledger_model(asked),
-        policy_version: 0,
-        amount: Amount::request(Quantity::ONE),
+        policy_version: policy.as_ref().map_or(0, |policy| policy.version),
+        amount: Amount::request(cost),
     };
     let told = |limits: &[LimitStatus]| {
         let least = least(limits);
         Decision {
             allow: true,
-            cost: usage.amount.tokens,
+            cost,
             meter: usage.meter.clone(),
             remaining: least.map(|limit| limit.remaining),
             reset_s: least.map(|limit| limit.reset_s),
             retry_after_s: None,
             reason: None,
+            detail: None,
+            policy: policy.clone(),
         }
     };
-    Ok(match counted::admit(app, seat, &usage, key, |taken| json!(told(&taken.limits))).await? {
+    let admitted = counted::admit(app, seat, &usage, key, |taken| json!(told(&taken.limits)));
+    Ok(match admitted.await? {
         Outcome::Admitted(decision) | Outcome::Before(decision) => decision,
         Outcome::Refused(refused) => json!(match counted::shut_out(refused.state) {
-            Some(reason) => refusal(reason),
+            Some(reason) => refusal(reason, policy.clone()),
             None => exceeded(told(&refused.limits), &refused),
         }),
     })
@@ -242,7 +219,7 @@ fn least(limits: &[LimitStatus]) -> Option<&LimitStatus> {
 }
 
 /// Of a tenant that may use nothing.
-fn refusal(reason: &'static str) -> Decision {
+fn refusal(reason: &'static str, policy: Option<PolicyName>) -> Decision {
     Decision {
         allow: false,
         cost: Quantity::ZERO,
@@ -251,6 +228,8 @@ fn refusal(reason: &'static str) -> Decision {
         reset_s: None,
         retry_after_s: None,
         reason: Some(reason),
+        detail: None,
+        policy,
     }
 }
 

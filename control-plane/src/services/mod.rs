@@ -9,6 +9,7 @@
 //! | [`usage`] | `POST /v1/usage` |
 //! | [`data_api`] | `POST /v1/data/openclaw/rate_limit/…`, for callers that were made for OPA |
 //! | [`opa_input`] | what those callers say |
+//! | [`rated`] | what it costs |
 //! | [`counted`] | the order of debit, commit and answer, and what a repeat is told |
 //! | [`seats`] | debits, as a gateway |
 //! | [`store`] | the ledger's side |
@@ -16,6 +17,7 @@
 pub mod counted;
 pub mod data_api;
 pub mod opa_input;
+pub mod rated;
 pub mod seats;
 pub mod store;
 pub mod usage;

@@ -1,5 +1,7 @@
 //! What callers of the data API say, in the words that OpenClaw's rating engine uses.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -28,6 +30,9 @@ pub struct Asked {
     pub prompt_tokens: Option<u64>,
     #[serde(default)]
     pub max_output_tokens: Option<u64>,
+    /// Those that the active policy names are enough.
+    #[serde(default)]
+    pub headers: BTreeMap<String, String>,
     /// Names the request, so that a repeat counts once and is answered the same. 1 to 200 visible
     /// characters. A name that is used twice lets two requests pass for the price of one.
     #[serde(default, skip_serializing)]

@@ -3,7 +3,7 @@
 use rust_decimal::Decimal;
 
 use super::{
-    InvoiceError, Unpriced, Used,
+    InvoiceError, Unpriced, Usage, Used,
     stretch::{Stretch, Sums},
 };
 use crate::{limit::Unit, plan::PlanTerms, price::Price};
@@ -20,37 +20,21 @@ pub(super) struct Priced<'a> {
 }
 
 /// Each price of the stretches once, in the order in which they come up, and the usage that none of
-/// them charges. The same price with another discount of the plan is another one.
+/// them charges.
 pub(super) fn in_force<'a>(
     stretches: &[Stretch<'a>],
     used: &[Sums<'_>],
 ) -> Result<(Vec<Priced<'a>>, Vec<Unpriced>), InvoiceError> {
-    let mut all: Vec<Priced<'a>> = Vec::new();
+    let (mut all, places) = distinct(stretches);
     let mut unpriced = Sums::new();
-    for (stretch, used) in stretches.iter().zip(used) {
-        let PlanTerms { prices, discount_percent, .. } = stretch.terms;
-        let quantities = charged(prices, used, &mut unpriced)?;
-        for (index, (price, quantity)) in prices.iter().zip(quantities).enumerate() {
-            let occurrence = prices.iter().take(index).filter(|other| *other == price).count();
-            let known = all.iter_mut().find(|known| {
-                (known.price, known.occurrence, known.plan_discount)
-                    == (price, occurrence, *discount_percent)
-            });
-            let Some(known) = known else {
-                all.push(Priced {
-                    price,
-                    occurrence,
-                    plan_discount: *discount_percent,
-                    quantity,
-                    quarters: stretch.quarters,
-                });
-                continue;
-            };
-            known.quarters += stretch.quarters;
+    for ((stretch, used), places) in stretches.iter().zip(used).zip(places) {
+        let quantities = charged(&stretch.terms.prices, used, &mut unpriced)?;
+        for (place, quantity) in places.into_iter().zip(quantities) {
+            let Some(known) = all.get_mut(place) else { continue };
             known.quantity = known
                 .quantity
                 .checked_add(quantity)
-                .ok_or_else(|| InvoiceError::too_large(&price.name))?;
+                .ok_or_else(|| InvoiceError::too_large(&known.price.name))?;
         }
     }
     let unpriced = unpriced
@@ -62,6 +46,57 @@ pub(super) fn in_force<'a>(
         })
         .collect();
     Ok((all, unpriced))
+}
+
+/// Each price of the stretches once, without usage, and where each price of each stretch is among them. The
+/// same price with another discount of the plan is another one.
+fn distinct<'a>(stretches: &[Stretch<'a>]) -> (Vec<Priced<'a>>, Vec<Vec<usize>>) {
+    let mut all: Vec<Priced<'a>> = Vec::new();
+    let mut place_in = |stretch: &Stretch<'a>| {
+        let PlanTerms { prices, discount_percent, .. } = stretch.terms;
+        let places = prices.iter().enumerate().map(|(index, price)| {
+            let occurrence = prices.iter().take(index).filter(|other| *other == price).count();
+            let known = all.iter().position(|known| {
+                (known.price, known.occurrence, known.plan_discount)
+                    == (price, occurrence, *discount_percent)
+            });
+            let place = known.unwrap_or(all.len());
+            match all.get_mut(place) {
+                Some(known) => known.quarters += stretch.quarters,
+                None => all.push(Priced {
+                    price,
+                    occurrence,
+                    plan_discount: *discount_percent,
+                    quantity: 0,
+                    quarters: stretch.quarters,
+                }),
+            }
+            place
+        });
+        places.collect()
+    };
+    let places = stretches.iter().map(&mut place_in).collect();
+    (all, places)
+}
+
+/// Whether each of `usage` is counted by the `nth` price of those that [`in_force`] returns.
+pub(super) fn counted_by(stretches: &[Stretch<'_>], nth: usize, usage: &[Usage]) -> Vec<bool> {
+    let (_, places) = distinct(stretches);
+    let is_counted = |row: &Usage| {
+        let begun = stretches.partition_point(|stretch| stretch.from <= row.quarter);
+        let Some((stretch, places)) =
+            begun.checked_sub(1).and_then(|index| stretches.get(index).zip(places.get(index)))
+        else {
+            return false;
+        };
+        let prices = &stretch.terms.prices;
+        let own = places.iter().position(|place| *place == nth).and_then(|own| prices.get(own));
+        own.and_then(|price| Some((price, price.charge.unit()?))).is_some_and(|(price, unit)| {
+            let names = |price: &Price| price.names(&row.meter, &row.model, unit);
+            names(price).is_some() && names(price) == prices.iter().map(names).max().flatten()
+        })
+    };
+    usage.iter().map(is_counted).collect()
 }
 
 /// How much each of `prices` charges of what was `used`; the rest goes to `unpriced`.

@@ -69,6 +69,22 @@ proptest! {
         );
     }
 
+    #[test]
+    fn each_line_counts_what_it_says(terms in terms(), usage in usage()) {
+        let invoice = draw_up(april(), &terms, &usage, &[]).unwrap();
+        let prices = invoice.lines.iter().filter_map(|line| match &line.subject {
+            Subject::Price { price, quantity, .. } => Some((price, *quantity)),
+            _ => None,
+        });
+        for (nth, (price, quantity)) in prices.enumerate() {
+            let counted = counted_by(april(), &terms, nth, &usage).unwrap();
+            let counted = usage.iter().zip(counted).filter(|(_, is_counted)| *is_counted);
+            let unit = price.charge.unit();
+            let sum: u64 = counted.map(|(row, _)| unit.map_or(1, |unit| row.used.of(unit))).sum();
+            prop_assert_eq!(sum, quantity);
+        }
+    }
+
     /// But where volume tiers say so.
     #[test]
     fn more_usage_never_lowers_the_total(

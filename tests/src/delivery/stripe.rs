@@ -172,3 +172,46 @@ async fn metrics(fleet: &Fleet) -> Result<String> {
     let url = format!("{}/metrics", fleet.stack.control_planes[0].url());
     Ok(reqwest::get(url).await?.text().await?)
 }
+
+/// An invoice is sent again when somebody asks for it: one that was made when the tenant had no provider,
+/// one whose delivery has stopped, and one that Stripe has sent. Nothing is made twice.
+#[tokio::test]
+async fn an_invoice_is_sent_again_when_asked_for() -> Result<()> {
+    let stripe = FakeStripe::start().await?;
+    let fleet = with_stripe(&stripe).await?;
+    fleet.tenant("acme", &[], &[flat("5.00")]).await?;
+    let invoice = bill(&fleet, "acme", LINES).await?;
+    let resend =
+        async || fleet.admin.post(&format!("/invoices/{invoice}/resend"), &json!({})).await;
+    let refused = resend().await?;
+    assert!(refused.status == 409 && refused.body.contains("manual"), "{}", refused.body);
+
+    let provider = json!({ "provider": { "kind": "stripe", "email": "a@b.example" } });
+    fleet.admin.patch("/tenants/acme", &provider).await?.ok()?;
+    stripe.strike("POST invoices/finalize", Fault::Refused);
+    let output = fleet.stack.weir(&["invoice", "resend", "INV-1"]).await?;
+    assert!(output.status.success(), "{output:?}");
+    delivery_is(&fleet, invoice, "failed").await?;
+    assert_eq!(resend().await?.status, 202);
+    arrives_at_stripe(&fleet, &stripe, ("acme", invoice)).await?;
+
+    let sent =
+        || stripe.calls().iter().filter(|call| call.endpoint == "POST invoices/send").count();
+    assert_eq!(sent(), 1);
+    assert_eq!(resend().await?.status, 202);
+    wait_for("the second mail", SOON, async || Ok((sent() == 2).then_some(()))).await?;
+    arrives_at_stripe(&fleet, &stripe, ("acme", invoice)).await?;
+
+    let pay = format!("update invoice set state = 'paid' where id = {invoice}");
+    fleet.stack.database.query(&pay).await?;
+    fleet.stack.database.query("update delivery set payment = 'paid'").await?;
+    let refused = fleet.stack.weir(&["invoice", "resend", "INV-1"]).await?;
+    assert!(String::from_utf8(refused.stderr)?.contains("INV-1 is paid"));
+    let paid = fleet.admin.post(&format!("/invoices/{invoice}/paid"), &json!({})).await?;
+    assert_eq!(paid.status, 200);
+    let other = bill(&fleet, "acme", LINES).await?;
+    let refused = fleet.admin.post(&format!("/invoices/{other}/paid"), &json!({})).await?;
+    assert!(refused.status == 409 && refused.body.contains("provider"), "{}", refused.body);
+    assert_eq!(fleet.admin.post("/invoices/999/resend", &json!({})).await?.status, 404);
+    Ok(())
+}

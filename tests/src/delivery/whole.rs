@@ -1,6 +1,4 @@
-//! From requests to the provider's total, and many tenants at once.
-
-use std::{env, time::Instant};
+//! From requests to the provider's total.
 
 use anyhow::{Context, Result};
 
@@ -81,64 +79,5 @@ async fn what_credits_have_paid_is_not_asked_for() -> Result<()> {
     assert_eq!((amounts, at_stripe.total_minor()), (vec![500, -200], 300));
     let at_chargebee = &chargebee.invoices_of("chargebee")[0];
     assert_eq!((&at_chargebee.discounts[..], at_chargebee.total_minor()), (&[200][..], 300));
-    Ok(())
-}
-
-/// How many tenants: 100, or so many as this variable says.
-const TENANTS: &str = "WEIR_TEST_TENANTS";
-
-/// Many tenants at a provider that takes so many calls a second: each gets its invoice, the totals
-/// agree, and the provider hardly ever has to say that there are too many.
-#[tokio::test]
-async fn many_tenants_under_the_providers_limit() -> Result<()> {
-    let tenants: u32 = env::var(TENANTS).ok().map_or(Ok(100), |count| count.parse())?;
-    let per_second = if tenants > 100 { 400 } else { 100 };
-    let stripe = FakeStripe::start().await?;
-    stripe.allow(per_second);
-    // A little less, as calls do not arrive as evenly as they are made.
-    let pace = (per_second * 9 / 10).to_string();
-    let fleet =
-        with_stripe_and(&stripe, |stack| stack.variable("WEIR_STRIPE_CALLS_PER_S", pace)).await?;
-    fleet.tenant("one", &[], &[flat("5.00")]).await?;
-    // As many as wanted, at once; of the tenant number n the total is n cents.
-    let sql = format!(
-        "insert into tenant (id, name, plan_id, provider)
-           select 't' || n, 't' || n, 'one-plan', 'stripe' from generate_series(1, {tenants}) n;
-         insert into provider_customer (tenant_id, provider, email)
-           select id, 'stripe', id || '@example.com' from tenant where provider = 'stripe';
-         with made as (
-           insert into invoice (number, tenant_id, state, currency, period_start, period_end, time_zone, total_minor)
-           select 'INV-' || n, 't' || n, 'final', 'USD', '2025-01-01', '2025-02-01', 'UTC', n
-           from generate_series(1, {tenants}) n returning id, total_minor)
-         insert into invoice_line (invoice_id, position, name, charge, share_quarters, share_of, amount_minor)
-         select id, 1, 'Tokens', '{{}}', 1, 1, total_minor from made"
-    );
-    let started = Instant::now();
-    fleet.stack.database.query(&sql).await?;
-    let within = SOON * (2 + tenants / 400);
-    wait_for("all to be delivered", within, async || {
-        let open = "select count(*) from delivery where state <> 'done'";
-        let open = fleet.stack.database.query(open).await?;
-        ensure!(open.trim() == "0", "{} are not", open.trim());
-        Ok(Some(()))
-    })
-    .await?;
-    let took = started.elapsed();
-    let totals = stripe.with(|stripe| {
-        let mut totals: Vec<_> = stripe
-            .invoices
-            .iter()
-            .map(|invoice| (invoice.metadata["tenant_id"].to_string(), invoice.total_minor()))
-            .collect();
-        totals.sort_by_key(|(_, total)| *total);
-        totals
-    });
-    let expected: Vec<_> = (1..=i64::from(tenants)).map(|n| (format!("\"t{n}\""), n)).collect();
-    assert_eq!(totals, expected);
-    assert!(stripe.with(|stripe| stripe.invoices.iter().all(|invoice| invoice.sent == 1)));
-    let calls = stripe.calls().len();
-    eprintln!("{tenants} invoices in {took:?}, {calls} calls, {} refused", stripe.refused());
-    // Where this machine stands still for a moment, calls come in a heap afterwards.
-    assert!(stripe.refused() < calls / 5, "{} of {calls} calls", stripe.refused());
     Ok(())
 }

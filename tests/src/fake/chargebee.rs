@@ -13,6 +13,7 @@ pub(crate) type FakeChargebee = Fake<Chargebee>;
 pub(crate) struct Chargebee {
     pub(crate) customers: Vec<String>,
     pub(crate) invoices: Vec<Invoice>,
+    pub(crate) credit_notes: Vec<CreditNote>,
     /// Added to the total of invoices that are made from now on, such as by a tax.
     pub(crate) extra_minor: i64,
 }
@@ -27,8 +28,19 @@ pub(crate) struct Invoice {
     /// Description and amount.
     pub(crate) charges: Vec<(String, i64)>,
     pub(crate) discounts: Vec<i64>,
-    extra_minor: i64,
+    /// Part of the total beside charges and discounts, such as a tax.
+    pub(crate) extra_minor: i64,
     date_s: u64,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct CreditNote {
+    id: String,
+    pub(crate) invoice: String,
+    /// Whether it took off what was to be paid; otherwise it is money to be given back.
+    pub(crate) is_adjustment: bool,
+    pub(crate) amount_minor: i64,
+    pub(crate) customer_notes: String,
 }
 
 impl FakeChargebee {
@@ -50,6 +62,37 @@ impl Invoice {
     pub(crate) fn total_minor(&self) -> i64 {
         let charged: i64 = self.charges.iter().map(|(_, amount)| amount).sum();
         charged - self.discounts.iter().sum::<i64>() + self.extra_minor
+    }
+
+    /// What is to be paid still.
+    fn due_minor(&self, notes: &[CreditNote]) -> i64 {
+        let adjusted: i64 = notes
+            .iter()
+            .filter(|note| note.invoice == self.id && note.is_adjustment)
+            .map(|note| note.amount_minor)
+            .sum();
+        match self.status {
+            "paid" | "voided" => 0,
+            _ => self.total_minor() - adjusted,
+        }
+    }
+
+    /// With what credit notes say of it.
+    fn json_with(&self, notes: &[CreditNote]) -> Value {
+        let linked = |is_adjustment: bool| -> Vec<Value> {
+            let of_it = notes
+                .iter()
+                .filter(|note| note.invoice == self.id && note.is_adjustment == is_adjustment);
+            let status = if is_adjustment { "adjusted" } else { "refund_due" };
+            of_it
+                .map(|note| json!({ "cn_id": note.id, "cn_total": note.amount_minor, "cn_status": status }))
+                .collect()
+        };
+        let mut json = self.json();
+        json["amount_due"] = json!(self.due_minor(notes));
+        json["adjustment_credit_notes"] = json!(linked(true));
+        json["issued_credit_notes"] = json!(linked(false));
+        json
     }
 
     pub(crate) fn json(&self) -> Value {
@@ -110,6 +153,45 @@ impl Chargebee {
         Ok(json!({ "invoice": answer }))
     }
 
+    fn create_credit_note(&mut self, request: &Request) -> Result<Value, Reply> {
+        let id = request.param("reference_invoice_id").to_owned();
+        let amount_minor: i64 = request.param("total").parse().unwrap_or(0);
+        let is_adjustment = request.param("type") == "adjustment";
+        let (notes, total) = (self.credit_notes.clone(), self.invoice(&id)?.total_minor());
+        let invoice = self.invoice(&id)?;
+        let due = invoice.due_minor(&notes);
+        let so_far: i64 =
+            notes.iter().filter(|note| note.invoice == id).map(|note| note.amount_minor).sum();
+        if invoice.status == "voided"
+            || (is_adjustment && amount_minor > due)
+            || (!is_adjustment && due > 0)
+            || so_far + amount_minor > total
+        {
+            return Err(wrong("total", "param_wrong_value", "More than can be credited so"));
+        }
+        if is_adjustment && amount_minor == due {
+            invoice.status = "paid";
+        }
+        let customer_notes = request.param("customer_notes").to_owned();
+        let note_id = format!("CN-CB-{}", notes.len() + 1);
+        let answer = json!({ "id": note_id, "customer_notes": customer_notes });
+        self.credit_notes.push(CreditNote {
+            id: note_id,
+            invoice: id,
+            is_adjustment,
+            amount_minor,
+            customer_notes,
+        });
+        Ok(json!({ "credit_note": answer }))
+    }
+
+    fn list_credit_notes(&self, request: &Request) -> Value {
+        let invoice = request.param("reference_invoice_id[is]");
+        let of_it = self.credit_notes.iter().filter(|note| note.invoice == invoice);
+        let json = |note: &CreditNote| json!({ "credit_note": { "id": note.id, "customer_notes": note.customer_notes } });
+        json!({ "list": of_it.map(json).collect::<Vec<Value>>() })
+    }
+
     fn list_invoices(&self, request: &Request) -> Value {
         let after: u64 = request.param("date[after]").parse().unwrap_or(0);
         let (limit, offset): (usize, usize) = (
@@ -117,10 +199,14 @@ impl Chargebee {
             request.param("offset").parse().unwrap_or(0),
         );
         let customer = request.param("customer_id[is]");
-        let fits = |invoice: &&Invoice| invoice.customer == customer && invoice.date_s > after;
+        let fits = |invoice: &&Invoice| {
+            (customer.is_empty() || invoice.customer == customer) && invoice.date_s > after
+        };
         let all: Vec<_> = self.invoices.iter().rev().filter(fits).collect();
         let page = all.iter().skip(offset).take(limit);
-        let list: Vec<_> = page.map(|invoice| json!({ "invoice": invoice.json() })).collect();
+        let list: Vec<_> = page
+            .map(|invoice| json!({ "invoice": invoice.json_with(&self.credit_notes) }))
+            .collect();
         let mut answer = json!({ "list": list });
         if offset + limit < all.len() {
             answer["next_offset"] = json!((offset + limit).to_string());
@@ -140,6 +226,8 @@ impl Provider for Chargebee {
             ("POST", ["invoices", "create_for_charge_items_and_charges"]) => {
                 ("invoices/create", None)
             }
+            ("POST", ["credit_notes"]) => ("credit_notes/create", None),
+            ("GET", ["credit_notes"]) => ("credit_notes", None),
             ("GET", ["invoices"]) => ("invoices", None),
             ("GET", ["invoices", id]) => ("invoices/id", Some(*id)),
             ("POST", ["invoices", id, "void"]) => ("invoices/void", Some(*id)),
@@ -178,6 +266,10 @@ impl Provider for Chargebee {
                     "discounts[amount][#]",
                 ],
             ),
+            "POST credit_notes/create" => {
+                (&["reference_invoice_id", "type", "total"], &["customer_notes"])
+            }
+            "GET credit_notes" => (&["reference_invoice_id[is]"], &["limit", "offset"]),
             "GET invoices" => (&[], &["customer_id[is]", "date[after]", "limit", "offset"]),
             _ => (&[], &[]),
         };
@@ -195,6 +287,9 @@ impl Provider for Chargebee {
                 ["currency_code"] => {
                     value.len() == 3 && value.chars().all(|one| one.is_ascii_uppercase())
                 }
+                ["total"] => positive,
+                ["type"] => ["adjustment", "refundable"].contains(&value.as_str()),
+                ["customer_notes"] => value.chars().count() <= 2_000,
                 ["auto_collection"] => value == "off",
                 ["net_term_days"] => value.parse::<u32>().is_ok(),
                 ["limit"] => value.parse().is_ok_and(|limit: u32| (1..=100).contains(&limit)),
@@ -214,7 +309,12 @@ impl Provider for Chargebee {
             "POST customers" => self.create_customer(request),
             "POST invoices/create" => self.create_invoice(request, now_s),
             "GET invoices" => Ok(self.list_invoices(request)),
-            "GET invoices/id" => Ok(json!({ "invoice": self.invoice(id)?.json() })),
+            "GET invoices/id" => {
+                let invoice = self.invoice(id)?.clone();
+                Ok(json!({ "invoice": invoice.json_with(&self.credit_notes) }))
+            }
+            "POST credit_notes/create" => self.create_credit_note(request),
+            "GET credit_notes" => Ok(self.list_credit_notes(request)),
             _ => {
                 let invoice = self.invoice(id)?;
                 if !["payment_due", "not_paid"].contains(&invoice.status) {

@@ -26,8 +26,11 @@ fn replay<P: Provider>(shared: &Mutex<Shared<P>>, request: &Request) -> Option<R
     let key = request.key.as_ref()?;
     let mut state = lock(shared);
     let now_s = state.now_s;
-    state.keys.retain(|_, kept| kept.at_s + P::KEY_WINDOW_S >= now_s);
     let kept = state.keys.get(key)?;
+    if kept.at_s + P::KEY_WINDOW_S < now_s {
+        state.keys.remove(key);
+        return None;
+    }
     if (&kept.endpoint, &kept.params) != (&request.endpoint, &request.params) {
         let message = "Keys can only be used with the parameters they were first used with";
         return Some(P::error(400, "idempotency_error", message));

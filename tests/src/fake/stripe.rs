@@ -1,8 +1,16 @@
 //! Stripe as far as Weir uses it: customers, invoices with lines, finalizing, sending, voiding.
 
+mod answers;
+mod credit_notes;
+mod customers;
+
+use std::collections::HashMap;
+
 use anyhow::Result;
 use serde_json::{Map, Value, json};
 
+use self::answers::*;
+pub(crate) use self::credit_notes::CreditNote;
 use super::{Fake, Provider, Reply, Request, form};
 
 pub(crate) const API_KEY: &str = "sk_test_of_a_private_run";
@@ -17,9 +25,12 @@ pub(crate) type FakeStripe = Fake<Stripe>;
 pub(crate) struct Stripe {
     pub(crate) customers: Vec<Customer>,
     pub(crate) invoices: Vec<Invoice>,
+    pub(crate) credit_notes: Vec<credit_notes::CreditNote>,
     /// Added to the total of invoices that are made from now on, such as by a tax.
     pub(crate) extra_minor: i64,
     made: u64,
+    /// Where an invoice was, and a customer, by their ids: tests take some away.
+    places: HashMap<String, usize>,
 }
 
 #[derive(Debug, Clone)]
@@ -41,7 +52,11 @@ pub(crate) struct Invoice {
     pub(crate) lines: Vec<Line>,
     pub(crate) metadata: Map<String, Value>,
     pub(crate) sent: usize,
-    extra_minor: i64,
+    /// Part of the total beside the lines, such as a tax.
+    pub(crate) extra_minor: i64,
+    /// What credit notes took off while it was not paid, and afterwards.
+    pub(crate) credited_before_minor: i64,
+    credited_after_minor: i64,
     number: Option<String>,
     made_at_s: u64,
 }
@@ -76,9 +91,20 @@ impl Invoice {
         self.lines.iter().map(|line| line.amount_minor).sum::<i64>() + self.extra_minor
     }
 
+    /// What is to be paid still.
+    fn remaining_minor(&self) -> i64 {
+        match self.status {
+            "paid" => 0,
+            _ => (self.total_minor() - self.credited_before_minor).max(0),
+        }
+    }
+
     pub(crate) fn json(&self) -> Value {
         json!({ "id": self.id, "object": "invoice", "customer": self.customer,
                 "currency": self.currency, "status": self.status, "total": self.total_minor(),
+                "amount_remaining": self.remaining_minor(),
+                "pre_payment_credit_notes_amount": self.credited_before_minor,
+                "post_payment_credit_notes_amount": self.credited_after_minor,
                 "number": self.number, "metadata": self.metadata })
     }
 }
@@ -90,46 +116,26 @@ impl Stripe {
     }
 
     fn invoice(&mut self, id: &str) -> Result<&mut Invoice, Reply> {
-        let found = self.invoices.iter_mut().find(|invoice| invoice.id == id);
+        let known = self.places.get(id).copied();
+        let is_there = |at: &usize| self.invoices.get(*at).is_some_and(|invoice| invoice.id == id);
+        let place = known.filter(is_there).or_else(|| {
+            let place = self.invoices.iter().position(|invoice| invoice.id == id)?;
+            self.places.insert(id.to_owned(), place);
+            Some(place)
+        });
+        let found = place.and_then(|place| self.invoices.get_mut(place));
         found.ok_or_else(|| missing(&format!("No such invoice: '{id}'")))
     }
 
-    fn create_customer(&mut self, request: &Request, now_s: u64) -> Value {
-        let id = self.id("cus");
-        let metadata = metadata(request, "metadata");
-        let email = request.param("email").to_owned();
-        let answer = json!({ "id": id, "object": "customer", "metadata": metadata });
-        self.customers.push(Customer { id, email, metadata, made_at_s: now_s, balance_minor: 0 });
-        answer
-    }
-
-    fn search_customers(&self, request: &Request, now_s: u64) -> Value {
-        let wanted: Vec<(String, String)> = request
-            .param("query")
-            .split(" AND ")
-            .filter_map(|term| {
-                term.strip_prefix("metadata['")?.strip_suffix('\'')?.split_once("']:'")
-            })
-            .map(|(name, value)| (name.to_owned(), value.to_owned()))
-            .collect();
-        let fits = |customer: &&Customer| {
-            customer.made_at_s + SEARCH_LAG_S <= now_s
-                && wanted
-                    .iter()
-                    .all(|(name, value)| customer.metadata.get(name) == Some(&json!(value)))
-        };
-        let found = self.customers.iter().filter(fits);
-        let data: Vec<_> = found
-            .map(|customer| json!({ "id": customer.id, "metadata": customer.metadata }))
-            .collect();
-        json!({ "object": "search_result", "data": data, "has_more": false })
+    /// Customers stay.
+    fn customer(&mut self, id: &str) -> Option<&mut Customer> {
+        self.places.get(id).and_then(|place| self.customers.get_mut(*place))
     }
 
     fn create_invoice(&mut self, request: &Request, now_s: u64) -> Result<Value, Reply> {
         let customer = request.param("customer");
-        let known = self.customers.iter().find(|known| known.id == customer);
-        let known = known.ok_or_else(|| invalid("customer", "No such customer"))?;
-        if known.email.is_empty() {
+        let known = self.customer(customer);
+        if known.ok_or_else(|| invalid("customer", "No such customer"))?.email.is_empty() {
             return Err(invalid("customer", "Missing email"));
         }
         let customer = customer.to_owned();
@@ -142,22 +148,28 @@ impl Stripe {
             metadata: metadata(request, "metadata"),
             sent: 0,
             extra_minor: self.extra_minor,
+            credited_before_minor: 0,
+            credited_after_minor: 0,
             number: None,
             made_at_s: now_s,
         };
         let answer = invoice.json();
+        self.places.insert(invoice.id.clone(), self.invoices.len());
         self.invoices.push(invoice);
         Ok(answer)
     }
 
     fn list_invoices(&self, request: &Request) -> Value {
         let since: u64 = request.param("created[gte]").parse().unwrap_or(0);
+        let until: u64 = request.param("created[lte]").parse().unwrap_or(u64::MAX);
         let customer = request.param("customer");
         let fits = |invoice: &&Invoice| {
-            invoice.made_at_s >= since && (customer.is_empty() || invoice.customer == customer)
+            (since..=until).contains(&invoice.made_at_s)
+                && (customer.is_empty() || invoice.customer == customer)
         };
         // Newest first.
-        page(request, self.invoices.iter().rev().filter(fits).map(Invoice::json).collect())
+        let fitting = self.invoices.iter().rev().filter(fits);
+        page(request, fitting.map(|invoice| (invoice.id.as_str(), move || invoice.json())))
     }
 
     fn add_lines(&mut self, request: &Request) -> Result<Value, Reply> {
@@ -196,17 +208,16 @@ impl Stripe {
         let total = invoice.total_minor();
         invoice.number = Some(number);
         invoice.status = "open";
-        let customer = invoice.customer.clone();
-        let customer = self.customers.iter_mut().find(|known| known.id == customer);
-        let balance = customer.map_or(&mut 0, |customer| &mut customer.balance_minor).to_owned();
+        let owner = invoice.customer.clone();
+        let balance = self.customer(&owner).map_or(0, |customer| customer.balance_minor);
         // A credit pays it, as far as it goes; what is owed to the customer becomes a credit.
         let due = total + balance.min(0);
         let invoice = self.invoice(id)?;
         if due <= 0 {
             invoice.status = "paid";
         }
-        let (answer, owner) = (invoice.json(), invoice.customer.clone());
-        for customer in self.customers.iter_mut().filter(|customer| customer.id == owner) {
+        let answer = invoice.json();
+        if let Some(customer) = self.customer(&owner) {
             customer.balance_minor = if balance <= 0 { due.min(0) } else { balance };
         }
         Ok(answer)
@@ -229,6 +240,7 @@ impl Provider for Stripe {
             ("POST", ["invoices", id, "finalize"]) => ("invoices/finalize", Some(*id)),
             ("POST", ["invoices", id, "send"]) => ("invoices/send", Some(*id)),
             ("POST", ["invoices", id, "void"]) => ("invoices/void", Some(*id)),
+            (_, ["credit_notes"]) => ("credit_notes", None),
             _ => return None,
         };
         Some((format!("{method} {endpoint}"), id.map(str::to_owned)))
@@ -253,7 +265,9 @@ impl Provider for Stripe {
                 &["customer", "currency", "collection_method", "days_until_due"],
                 &["auto_advance", "pending_invoice_items_behavior", "description", "metadata[*]"],
             ),
-            "GET invoices" => (&[], &["customer", "created[gte]", "limit", "starting_after"]),
+            "GET invoices" => {
+                (&[], &["customer", "created[gte]", "created[lte]", "limit", "starting_after"])
+            }
             "POST invoices/add_lines" => (
                 &["lines[#][amount]"],
                 &[
@@ -263,6 +277,10 @@ impl Provider for Stripe {
                     "lines[#][metadata][*]",
                 ],
             ),
+            "POST credit_notes" => {
+                (&["invoice", "amount"], &["memo", "credit_amount", "metadata[*]"])
+            }
+            "GET credit_notes" => (&[], &["invoice", "limit", "starting_after"]),
             "GET invoices/lines" => (&[], &["limit", "starting_after"]),
             "POST invoices/finalize" => (&[], &["auto_advance"]),
             "GET invoices/id" | "DELETE invoices/id" | "POST invoices/send"
@@ -274,6 +292,7 @@ impl Provider for Stripe {
         form::check(&request.params, needed, known).map_err(|(code, name)| invalid(&name, code))?;
         for (name, value) in &request.params {
             let fits = match name.rsplit('[').next().unwrap_or("") {
+                "amount" | "credit_amount" => value.parse().is_ok_and(|amount: i64| amount > 0),
                 "amount]" | "start]" | "end]" | "days_until_due" => value.parse::<i64>().is_ok(),
                 "limit" => value.parse().is_ok_and(|limit: u32| (1..=100).contains(&limit)),
                 "auto_advance" => ["true", "false"].contains(&value.as_str()),
@@ -301,12 +320,16 @@ impl Provider for Stripe {
             "POST invoices" => self.create_invoice(request, now_s),
             "GET invoices" => Ok(self.list_invoices(request)),
             "GET invoices/id" => self.invoice(id).map(|invoice| invoice.json()),
+            "POST credit_notes" => self.create_credit_note(request),
+            "GET credit_notes" => Ok(self.list_credit_notes(request)),
             "POST invoices/add_lines" => self.add_lines(request),
             "GET invoices/lines" => {
                 let lines = self.invoice(id)?.lines.iter().map(|line| {
-                    json!({ "id": line.id, "amount": line.amount_minor, "metadata": line.metadata })
+                    let json = move || {
+                        json!({ "id": line.id, "amount": line.amount_minor, "metadata": line.metadata })
+                    };
+                    (line.id.as_str(), json)
                 });
-                let lines = lines.collect();
                 Ok(page(request, lines))
             }
             "POST invoices/finalize" => self.finalize(id),
@@ -344,44 +367,4 @@ impl Provider for Stripe {
         };
         Reply::new(status, json!({ "error": { "type": kind, "code": code, "message": message } }))
     }
-}
-
-fn invalid(param: &str, message: &str) -> Reply {
-    let error = json!({ "type": "invalid_request_error", "param": param, "message": format!("{param}: {message}") });
-    Reply::new(400, json!({ "error": error }))
-}
-
-fn missing(message: &str) -> Reply {
-    Stripe::error(404, "resource_missing", message)
-}
-
-fn not_editable() -> Reply {
-    Stripe::error(
-        400,
-        "invoice_not_editable",
-        "This invoice is in no state in which this can be done",
-    )
-}
-
-fn number(request: &Request, name: &str) -> Result<i64, Reply> {
-    request.param(name).parse().map_err(|_| invalid(name, "Invalid integer"))
-}
-
-fn metadata(request: &Request, at: &str) -> Map<String, Value> {
-    let name = |known: &str| {
-        Some(known.strip_prefix(at)?.strip_prefix('[')?.strip_suffix(']')?.to_owned())
-    };
-    let pairs =
-        request.params.iter().filter_map(|(known, value)| Some((name(known)?, json!(value))));
-    pairs.collect()
-}
-
-/// The part of a list that is asked for.
-fn page(request: &Request, items: Vec<Value>) -> Value {
-    let limit = request.param("limit").parse().unwrap_or(10);
-    let after = request.param("starting_after");
-    let start = items.iter().position(|item| item["id"] == after).map_or(0, |at| at + 1);
-    let rest = items.get(start..).unwrap_or_default();
-    let data = rest.get(..limit).unwrap_or(rest);
-    json!({ "object": "list", "data": data, "has_more": rest.len() > data.len() })
 }

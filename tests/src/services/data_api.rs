@@ -1,6 +1,6 @@
 //! The data API answers as OPA does, and takes the tokens of what it allows.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -90,14 +90,14 @@ async fn mistakes_are_answered_as_by_opa() -> Result<()> {
     let gateway = api.with_token(Some(&fleet.stack.gateway_token));
     wrong(401, "unauthorized", "token", gateway.post(ALLOW, &request("acme", "r")).await?)?;
     assert_eq!(stranger.get(ALLOW).await?.status, 401);
-    wrong(405, "invalid_parameter", "POST", api.get(ALLOW).await?)?;
+    wrong(405, "invalid_parameter", "GET is not possible", api.get(ALLOW).await?)?;
     assert_eq!(stored(&fleet, "acme").await?, "0|0");
 
     // One name for two requests is a mistake that would let one pass for free.
     api.post(ALLOW, &request("acme", "r")).await?.ok()?;
     let mut other = request("acme", "r");
     other["input"]["model"] = json!("gpt-4");
-    wrong(400, "invalid_parameter", "something else", api.post(ALLOW, &other).await?)?;
+    wrong(409, "resource_conflict", "something else", api.post(ALLOW, &other).await?)?;
     fleet.admin.post("/tenants/acme/suspend", &json!({})).await?.ok()?;
     let shut = api.post(DECISION, &request("acme", "r-2")).await?.ok()?;
     assert_eq!(
@@ -105,5 +105,94 @@ async fn mistakes_are_answered_as_by_opa() -> Result<()> {
         (&json!(false), &json!("suspended"))
     );
     assert_eq!(stored(&fleet, "acme").await?, "1|1");
+    Ok(())
+}
+
+const BY_MODEL: &str = "package weir.rating
+
+default allow := false
+
+allow if data.buckets[input.tenant].tokens > 10
+
+reason := \"keep the rest\" if not allow
+
+default cost := 1
+
+cost := 20 if input.model == \"gpt-4\"
+
+meter := \"models\"
+";
+
+const FREE: &str = "package weir.rating\n\nallow := input.method == \"GET\"\n\ncost := 0\n";
+
+const BROKEN: &str = "package weir.rating\n\nallow := true\n\ncost := 3 if input.path == \"/\"\n";
+
+/// Puts `text` as the policy `main` and makes it the one of this API; its version.
+async fn policy(fleet: &Fleet, text: &str) -> Result<u64> {
+    let put = fleet.admin.request(Method::PUT, "/../../v1/policies/main").body(text.to_owned());
+    Answer::of(put).await?.ok()?;
+    let choice = json!({ "gateways": null, "data_api": "main" });
+    let chosen = fleet.admin.put("/rating-policy", &choice).await?.ok()?;
+    chosen["data_api"]["version"].as_u64().context("no version")
+}
+
+/// The active policy says who is allowed, what it costs and on which meter, from what the tenant has left
+/// too; the record says which version did. A new one holds for the next request, and one that fails
+/// denies.
+#[tokio::test]
+async fn the_active_policy_rates_requests() -> Result<()> {
+    let fleet = Fleet::with(|stack| stack.gateways(0)).await?;
+    fleet.tenant("acme", &[monthly(50)], &[]).await?;
+    let api = service(&fleet).await?;
+    let decide = async |id: &str, input: Value| {
+        let mut body = request("acme", id);
+        for (name, value) in input.as_object().into_iter().flatten() {
+            body["input"][name] = value.clone();
+        }
+        Ok::<_, anyhow::Error>(api.post(DECISION, &body).await?.ok()?["result"].clone())
+    };
+    let first = policy(&fleet, BY_MODEL).await?;
+    let named = json!({ "id": "main", "version": first });
+    let gpt = json!({ "model": "gpt-4" });
+    let told = decide("a", gpt.clone()).await?;
+    assert_eq!(
+        (&told["allow"], &told["cost"], &told["remaining"]),
+        (&json!(true), &json!(20), &json!(30))
+    );
+    assert_eq!((&told["meter"], &told["policy"]), (&json!("models"), &named), "{told}");
+    decide("b", gpt.clone()).await?;
+    // 10 are left, which the policy keeps.
+    let denied = decide("c", gpt).await?;
+    assert_eq!((&denied["allow"], &denied["reason"]), (&json!(false), &json!("denied_by_policy")));
+    assert_eq!(
+        (&denied["detail"], &denied["policy"]),
+        (&json!("keep the rest"), &named),
+        "{denied}"
+    );
+
+    let second = policy(&fleet, FREE).await?;
+    let get = json!({ "method": "get", "path": "/x?y=1" });
+    let free = decide("d", get).await?;
+    assert_eq!(
+        (&free["allow"], &free["cost"], &free["remaining"]),
+        (&json!(true), &json!(0), &json!(10))
+    );
+    assert_eq!(free["policy"]["version"], second);
+    // What was decided by the other one stays so.
+    assert_eq!(decide("a", json!({ "model": "gpt-4" })).await?, told);
+
+    policy(&fleet, BROKEN).await?;
+    assert_eq!(decide("e", json!({ "path": "/?q" })).await?["cost"], 3);
+    let failed = decide("f", json!({ "path": "/other" })).await?;
+    assert_eq!((&failed["allow"], &failed["reason"]), (&json!(false), &json!("policy_failed")));
+    assert!(fleet.stack.control_planes[0].log()?.contains("the policy fails, which denies"));
+    let records = "select policy_version, meter, sum(tokens), sum(requests) from usage_record
+                   group by policy_version, meter order by policy_version";
+    let third = second + 1;
+    assert_eq!(
+        fleet.stack.database.query(records).await?,
+        format!("{first}|models|40|2\n{second}|default|0|1\n{third}|default|3|1")
+    );
+    assert_eq!(stored(&fleet, "acme").await?, "43|4");
     Ok(())
 }

