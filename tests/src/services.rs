@@ -3,6 +3,7 @@
 mod at_once;
 mod data_api;
 mod kills;
+mod sdk;
 mod usage;
 
 use anyhow::{Context, Result, ensure};
