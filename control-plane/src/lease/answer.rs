@@ -22,6 +22,10 @@ pub enum Wait {
     Never,
 }
 
+/// When to come back for what gateways hold: they give back what they don't need, and calls of language
+/// models what they did not take. It may be soon, and the period's end is far.
+const HELD_AGAIN_MS: u64 = 1_000;
+
 /// Of a tenant that nothing is granted to: suspended or unknown.
 pub fn without_lease(ask: &LeaseAsk, state: TenantState, now_ms: i64) -> LeaseAnswer {
     LeaseAnswer {
@@ -56,9 +60,10 @@ pub fn decided(
     let waits: Vec<Wait> = placed
         .iter()
         .zip(&decided.state.buckets)
-        .map(
-            |(placed, bucket)| if nothing { wait(placed, bucket, ask, now_ms) } else { Wait::None },
-        )
+        .map(|(placed, bucket)| {
+            let held = of(decided.state.held, placed.limit.unit);
+            if nothing { wait(placed, bucket, held, ask, now_ms) } else { Wait::None }
+        })
         .collect();
     // The same call again, whose lease has ended meanwhile: no limit explains that it gets nothing,
     // and the gateway must not tell its clients so, but ask anew.
@@ -102,7 +107,7 @@ pub fn of(amount: Amount, unit: Unit) -> Quantity {
     }
 }
 
-fn wait(placed: &Placed<'_>, bucket: &Bucket, ask: &LeaseAsk, now_ms: i64) -> Wait {
+fn wait(placed: &Placed<'_>, bucket: &Bucket, held: Quantity, ask: &LeaseAsk, now_ms: i64) -> Wait {
     let limit = placed.limit;
     let wish = of(ask.want, limit.unit);
     // Nothing was needed, and not even one was to be had.
@@ -125,6 +130,9 @@ fn wait(placed: &Placed<'_>, bucket: &Bucket, ask: &LeaseAsk, now_ms: i64) -> Wa
                 .level
                 .wait_ms(rate, limit.capacity.max(filled), filled)
                 .map_or(Wait::Never, |ms| Wait::Ms(delay.saturating_add(ms)))
+        }
+        (None, Some(_)) if there.saturating_add(script::signed(held)) >= needed => {
+            Wait::Ms(HELD_AGAIN_MS)
         }
         (None, Some(window)) => Wait::Ms(u64::try_from(window.end_ms - now_ms).unwrap_or(0)),
         (None, None) => Wait::Never,

@@ -7,7 +7,10 @@ use proxy_wasm::{
     hostcalls,
     types::{BufferType, MapType},
 };
-use weir_domain::llm::{include_usage::including_usage, request::RequestFacts};
+use weir_domain::{
+    llm::{include_usage::including_usage, request::RequestFacts},
+    quantity::Quantity,
+};
 
 use super::{
     call::{Answer, Asks, ModelCall, Reservation, Told},
@@ -160,7 +163,12 @@ fn read_body(llm: &LlmConfig, size: usize, whole: bool) -> Result<Asks, Refused>
                 if llm.include_usage && facts.stream && !facts.include_usage {
                     include_usage(&body);
                 }
-                Ok(Asks::of(facts, llm))
+                let mut asks = Asks::of(facts, llm);
+                if path_ends_with(b"/embeddings") {
+                    // They have no bound on the output, and no output.
+                    asks.output_tokens = Quantity::ZERO;
+                }
+                Ok(asks)
             }
             Err(error) => by_length(Refused::BodyUnreadable(error.to_string())),
         }
@@ -186,11 +194,15 @@ fn is_json() -> bool {
     })
 }
 
+/// Whether the path, without its query, ends so.
+fn path_ends_with(end: &[u8]) -> bool {
+    let path = request_header(":path").unwrap_or_default();
+    path.split(|byte| *byte == b'?').next().is_some_and(|bare| bare.ends_with(end))
+}
+
 /// Asks an OpenAI stream for its usage; others refuse the option.
 fn include_usage(body: &[u8]) {
-    let path = request_header(":path").unwrap_or_default();
-    let bare = path.split(|byte| *byte == b'?').next().unwrap_or_default();
-    if !bare.ends_with(b"/completions") {
+    if !path_ends_with(b"/completions") {
         return;
     }
     if let Ok(Cow::Owned(including)) = including_usage(body) {

@@ -53,7 +53,8 @@ async fn what_strangers_say_is_removed() -> Result<()> {
 async fn what_the_trusted_say_counts() -> Result<()> {
     let models = Models::start(json!({ "trust_headers": true, "max_body_bytes": 2_048 })).await?;
     let huge = "9".repeat(40);
-    let cases: [(&str, &[(&str, &str)], &str, Used); 7] = [
+    type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a str, Used);
+    let cases: [Case<'_>; 7] = [
         ("all", &SAID, "said-model", Used::new(7, 0, 11)),
         ("model", &SAID[..1], "said-model", Used::new(PROMPT, 0, 100)),
         ("prompt", &SAID[1..2], "gpt-5", Used::new(7, 0, 100)),

@@ -40,7 +40,8 @@ async fn a_reservation_is_not_there_for_others_until_it_is_settled() -> Result<(
         let answer = Answer::of(models.call("acme", CHAT, &body, &json!({}))).await?;
         ensure!(answer.status == 429, "a sixth one passes: {answer:?}");
         ensure!(answer.header("x-weir-reason") == "limit_exceeded", "{answer:?}");
-        ensure!(answer.header("retry-after").parse::<u64>()? >= 1, "{answer:?}");
+        // Not at the end of the month: what is reserved may come back at any moment.
+        ensure!((1..=2).contains(&answer.header("retry-after").parse::<u64>()?), "{answer:?}");
     }
     models.upstream.release();
     for answer in held {
@@ -99,8 +100,7 @@ async fn calls_at_once_never_reserve_more_than_there_is() -> Result<()> {
 async fn the_clients_wait_and_get_through() -> Result<()> {
     const CAPACITY: u64 = 1_500;
     const PER_S: u64 = 600;
-    // Embeddings have no bound on what they never write.
-    let models = Models::start(json!({ "default_max_output_tokens": 100 })).await?;
+    let models = Models::start(json!({})).await?;
     let started = Instant::now();
     models
         .fleet

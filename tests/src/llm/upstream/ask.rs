@@ -84,7 +84,10 @@ impl Ask {
 
     /// The most tokens that its answers may have.
     pub(crate) fn most_output(&self, default: u64) -> u64 {
-        self.bound.unwrap_or(default) * self.choices * self.prompts
+        match self.api {
+            Api::Embeddings => 0,
+            _ => self.bound.unwrap_or(default) * self.choices * self.prompts,
+        }
     }
 }
 
