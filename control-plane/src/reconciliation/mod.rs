@@ -10,12 +10,13 @@
 //! | [`usage`] | usage records with the sums per quarter hour; those with what invoices have billed |
 //! | [`amounts`] | lines with totals, credits with what invoices used of them, credit notes, periods |
 //! | [`gaps`] | what is missing: numbers, usage that could not be stored or that lies before all periods |
-//! | [`providers`], [`verdict`] | invoices with those at Stripe and Chargebee |
+//! | [`providers`], [`deliveries`], [`verdict`] | invoices with those at Stripe and Chargebee |
 //! | [`report`] | what is found |
 //! | [`command`] | `weir reconcile` |
 
 mod amounts;
 pub mod command;
+mod deliveries;
 mod gaps;
 mod providers;
 pub mod report;

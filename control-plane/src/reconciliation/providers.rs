@@ -17,6 +17,7 @@ use weir_domain::{currency::Currency, money::Money};
 
 use super::{
     Scope,
+    deliveries::{Outline, failed, outline},
     report::{Check, Difference, Section},
     verdict::{Ours, values},
 };
@@ -29,19 +30,10 @@ use crate::{
     },
 };
 
-/// How much a provider's clock may differ from Postgres', and its dates from times: two days.
-const APART_S: i64 = 2 * 86_400;
 /// How often a call that fails for the moment is made.
 const ATTEMPTS: i32 = 7;
 /// How long what seems to differ may take to agree after all, such as between a call and the note of it.
 const SETTLES_WITHIN: Duration = Duration::from_millis(300);
-
-/// What there is to compare.
-struct Outline {
-    delivered: i64,
-    on_its_way: i64,
-    window: Option<Window>,
-}
 
 /// Compares total, currency and state of all invoices that were delivered, and looks for deliveries that have
 /// failed and for invoices at the provider that carry a reference of ours and are not known here.
@@ -85,68 +77,6 @@ fn add(section: &mut Section, found: Vec<Difference>, scope: &Scope) {
     let told = i64::try_from(section.differences.len()).unwrap_or(i64::MAX);
     let room = usize::try_from(scope.limit.saturating_sub(told)).unwrap_or(0);
     section.differences.extend(found.into_iter().take(room));
-}
-
-/// Deliveries that have failed: nobody goes on with them by itself.
-async fn failed(db: &PgPool, provider: Kind, scope: &Scope) -> Result<Vec<Difference>, Failure> {
-    let rows = sqlx::query!(
-        r#"select invoice.id, number, invoice.tenant_id, period_start, period_end, invoice.state, step,
-                  coalesce(last_error, 'nobody knows why') as "cause!"
-           from delivery join invoice on invoice.id = invoice_id
-           where provider = $4 and delivery.state = 'failed'
-             and ($1::text is null or invoice.tenant_id = $1)
-             and ($2::timestamptz is null or period_end > $2)
-             and ($3::timestamptz is null or period_start < $3)
-           order by invoice.id"#,
-        scope.tenant(),
-        scope.first() as _,
-        scope.end() as _,
-        provider.as_str(),
-    )
-    .fetch_all(db)
-    .await?;
-    Ok(rows
-        .into_iter()
-        .map(|row| Difference {
-            tenant: Some(row.tenant_id),
-            invoice: Some(row.id),
-            number: row.number,
-            from: row.period_start.to_jiff(),
-            to: row.period_end.to_jiff(),
-            what: format!("the delivery, which failed at the step \"{}\"", row.step),
-            first: Some(row.state),
-            second: Some(format!("failed: {}", row.cause)),
-            difference: None,
-        })
-        .collect())
-}
-
-async fn outline(db: &PgPool, provider: Kind, scope: &Scope) -> Result<Outline, Failure> {
-    let row = sqlx::query!(
-        r#"select count(*) filter (where delivery.state = 'done' and provider_invoice_id is not null) as "delivered!",
-                  count(*) filter (where delivery.state = 'open') as "on_its_way!",
-                  extract(epoch from min(delivery.created_at))::bigint as first,
-                  extract(epoch from case when $3::timestamptz is null then now()
-                                          else max(delivery.updated_at) end)::bigint as last,
-                  max(customer_id) filter (where $1::text is not null) as customer
-           from delivery join provider_customer using (tenant_id, provider)
-           join invoice on invoice.id = invoice_id
-           where provider = $4 and ($1::text is null or invoice.tenant_id = $1)
-             and ($2::timestamptz is null or period_end > $2)
-             and ($3::timestamptz is null or period_start < $3)"#,
-        scope.tenant(),
-        scope.first() as _,
-        scope.end() as _,
-        provider.as_str(),
-    )
-    .fetch_one(db)
-    .await?;
-    let window = row.first.zip(row.last).map(|(first, last)| Window {
-        customer: row.customer,
-        from: first.saturating_sub(APART_S),
-        to: last.saturating_add(APART_S),
-    });
-    Ok(Outline { delivered: row.delivered, on_its_way: row.on_its_way, window })
 }
 
 struct Walk<'a> {
