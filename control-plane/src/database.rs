@@ -3,12 +3,17 @@
 use std::time::Duration;
 
 use sqlx::{
-    Connection, PgConnection, PgPool,
+    Connection, Executor, PgConnection, PgPool,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 use thiserror::Error;
 
 use crate::{config::Config, problem::ApiError};
+
+/// A process that hangs in a transaction, or is cut off from the network in one, lets go of its locks in
+/// about a minute. Nothing here is idle in a transaction for longer than it takes to compute an invoice.
+const SESSION: &str = "set idle_in_transaction_session_timeout = '1min';
+     set tcp_keepalives_idle = 30; set tcp_keepalives_interval = 10; set tcp_keepalives_count = 3";
 
 #[derive(Debug, Error)]
 pub enum DatabaseError {
@@ -32,6 +37,10 @@ pub async fn connect(config: &Config) -> Result<PgPool, DatabaseError> {
     Ok(PgPoolOptions::new()
         .max_connections(config.database_connections)
         .acquire_timeout(Duration::from_secs(5))
+        // Not in the startup packet, where connection poolers refuse what they don't know.
+        .after_connect(|connection, _| {
+            Box::pin(async move { connection.execute(SESSION).await.map(drop) })
+        })
         .connect_lazy_with(options.application_name("weir")))
 }
 

@@ -176,7 +176,11 @@ impl Subject {
             Self::Price { price, .. } => price.name.clone(),
             Self::Rule(rule) => rule.name(),
             Self::Adjustment { period } => {
-                format!("Late usage of {} to {}", period.start().start(), period.end().start())
+                format!(
+                    "Late or corrected usage of {} to {}",
+                    period.start().start(),
+                    period.end().start()
+                )
             }
         }
     }

@@ -223,3 +223,54 @@ async fn tenants_see_what_is_left() -> Result<()> {
     assert_eq!(print("/invoices/2?format=html").await?, second);
     Ok(())
 }
+
+/// A credit is taken back after a run has read it and before it makes the invoice: that invoice is drawn up
+/// again without it, and the others of the run are made.
+#[tokio::test]
+async fn a_credit_that_is_taken_back_in_a_run_does_not_stop_it() -> Result<()> {
+    let fleet = start().await?;
+    for id in ["acme", "other"] {
+        tenant(&fleet, id).await?;
+        grant(&fleet, id, credit("wire", "prepaid", "4.00")).await?.ok()?;
+    }
+    let query = async |sql: &str| fleet.stack.database.query(sql).await;
+    let waiting = async |count: &str| {
+        wait_for(&format!("{count} who wait for the tenant"), SOON, async || {
+            let sql = "select count(*) from pg_stat_activity where wait_event_type = 'Lock'
+                         and application_name = 'weir' and datname = current_database()";
+            Ok((query(sql).await?.trim() == count).then_some(()))
+        })
+        .await
+    };
+    let sleeping =
+        "from pg_stat_activity where wait_event = 'PgSleep' and datname = current_database()";
+    // All wait for this one: first who takes back, then the run, which has read the credit by then.
+    let hold = "begin; select id from tenant where id = 'acme' for update; select pg_sleep(60)";
+    let let_go = async {
+        wait_for("somebody who holds the tenant", SOON, async || {
+            Ok((query(&format!("select count(*) {sleeping}")).await?.trim() == "1").then_some(()))
+        })
+        .await?;
+        let reason = json!({ "reason": "Fraud" });
+        let take_back = fleet.admin.post("/tenants/acme/credits/wire/take-back", &reason);
+        let in_between = async {
+            waiting("1").await?;
+            let run = run(&fleet, "2025-02-01T00:00:00Z");
+            let release = async {
+                waiting("2").await?;
+                query(&format!("select pg_terminate_backend(pid) {sleeping}")).await
+            };
+            let (ran, released) = tokio::join!(run, release);
+            released?;
+            ran
+        };
+        let (taken, ran) = tokio::join!(take_back, in_between);
+        ran?;
+        taken?.ok()
+    };
+    let (_, taken) = tokio::join!(fleet.stack.database.query(hold), let_go);
+    assert_eq!(taken?["taken_back"], "4.00");
+    assert_eq!(amounts(&invoices(&fleet, "acme").await?[0]), ["10.00", "0.00", "10.00"]);
+    assert_eq!(amounts(&invoices(&fleet, "other").await?[0]), ["10.00", "0.00", "-4.00", "6.00"]);
+    Ok(())
+}

@@ -1,6 +1,6 @@
 //! `weir invoice run` over many tenants: in chunks, several at once, cut off and begun again.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use serde_json::json;
 
 use crate::harness::*;
@@ -112,4 +112,49 @@ async fn usage_that_is_being_stored_is_on_the_invoice() -> Result<()> {
     let draft = fleet.admin.get("/tenants/acme/invoices/preview").await?.ok()?;
     assert_eq!(draft["total"], "0.00");
     Ok(())
+}
+
+/// A session that hangs in the middle of storing usage keeps invoices waiting, and nobody else: what comes
+/// meanwhile is stored.
+#[tokio::test]
+async fn who_hangs_while_storing_usage_does_not_stop_the_ledger() -> Result<()> {
+    let fleet = Fleet::with(|stack| stack.gateways(0)).await?;
+    for id in ["acme", "other"] {
+        fleet.tenant(id, &[], &[per_unit("0.01")]).await?;
+    }
+    let query = async |sql: &str| fleet.stack.database.query(sql).await;
+    let store = |tenant: &str| {
+        format!(
+            "insert into usage_rollup (tenant_id, quarter, meter, model, tokens, requests)
+             values ('{tenant}', date_bin('15 minutes', now(), 'epoch'), 'default', '', 1, 1)"
+        )
+    };
+    let hangs = format!("begin; {}; select pg_sleep(60)", store("acme"));
+    let sleeping =
+        "from pg_stat_activity where wait_event = 'PgSleep' and datname = current_database()";
+    let meanwhile = async {
+        wait_for("somebody who hangs", SOON, async || {
+            Ok((query(&format!("select count(*) {sleeping}")).await?.trim() == "1").then_some(()))
+        })
+        .await?;
+        let others = async {
+            wait_for("the run that waits", SOON, async || {
+                let sql = "select count(*) from pg_stat_activity where wait_event = 'advisory'
+                             and application_name = 'weir' and datname = current_database()";
+                Ok((query(sql).await?.trim() == "1").then_some(()))
+            })
+            .await?;
+            let stored = tokio::time::timeout(SOON, query(&store("other"))).await;
+            let let_go =
+                query(&format!("select count(pg_terminate_backend(pid)) {sleeping}")).await?;
+            ensure!(let_go.trim() == "1", "it did not hang any more");
+            stored.context("the ledger stands still")?
+        };
+        let (ran, stored) = tokio::join!(run(&fleet), others);
+        stored?;
+        ran
+    };
+    // Cut off, it ends with an error.
+    let (_, ran) = tokio::join!(query(&hangs), meanwhile);
+    ran
 }

@@ -116,3 +116,22 @@ async fn runs_at_the_same_time_bill_each_period_once() -> Result<()> {
     assert_eq!(fleet.stack.database.query(sql).await?.trim(), "t", "numbers have gaps");
     Ok(())
 }
+
+/// The dates of a first period that is billed again are those of the tenant's time zone, not of the invoice
+/// that counts for nothing.
+#[tokio::test]
+async fn a_first_period_that_is_billed_again_follows_the_time_zone_of_now() -> Result<()> {
+    let fleet = start().await?;
+    let plan = json!({ "currency": "USD", "billing_period": { "every_days": 7 }, "prices": [flat("7.00")] });
+    tenant_since(&fleet, "acme", "2025-01-01T00:00:00Z", plan, "Asia/Tokyo").await?;
+    run(&fleet, "2025-01-08T00:00:00Z").await?;
+    let end = async || anyhow::Ok(invoices(&fleet, "acme").await?[0]["period_end"].clone());
+    assert_eq!(end().await?, "2025-01-07T15:00:00Z");
+    // There it was still December.
+    let zone = json!({ "time_zone": "America/New_York" });
+    fleet.admin.patch("/tenants/acme", &zone).await?.ok()?;
+    void(&fleet, "INV-000001", true).await?.ok()?;
+    run(&fleet, "2025-01-10T00:00:00Z").await?;
+    assert_eq!(end().await?, "2025-01-07T05:00:00Z");
+    Ok(())
+}

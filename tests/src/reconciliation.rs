@@ -1,5 +1,6 @@
 //! `weir reconcile` and its endpoint: quiet where all is well, and each broken row is found and named.
 
+mod late;
 mod providers;
 mod quiet;
 mod rows;

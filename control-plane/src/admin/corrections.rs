@@ -186,7 +186,8 @@ fn check(entries: &[Entry]) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// Usage is billed from the tenant's first quarter hour on, and none lies in the future.
+/// Usage is billed from the tenant's first quarter hour on, and none lies in the future. What was stored with
+/// an earlier time, which nobody is billed for, may be taken away, to be added where it is billed.
 async fn check_times(
     tx: &mut PgConnection,
     tenant: &TenantId,
@@ -203,7 +204,8 @@ async fn check_times(
     .ok_or_else(|| tenants::unknown(tenant))?;
     let (from, now) = (billed.from.to_jiff(), billed.now.to_jiff());
     for (index, entry) in entries.iter().enumerate() {
-        if entry.quarter < from || entry.quarter > now {
+        let takes_away = entry.tokens <= 0 && entry.requests <= 0;
+        if (entry.quarter < from && !takes_away) || entry.quarter > now {
             let detail = format!(
                 "{} is not between {from}, from when {tenant} is billed, and now",
                 entry.quarter

@@ -14,7 +14,7 @@ use weir_domain::{
 use super::{
     Error,
     draft::{self, Draft},
-    late, period, store,
+    grants, late, period, store,
 };
 use crate::plan_change;
 
@@ -131,6 +131,8 @@ async fn close(
 pub(super) struct Closed {
     pub(super) made: u64,
     pub(super) of: u64,
+    /// How many were out of date, and may have to be drawn up again.
+    pub(super) stale: u64,
 }
 
 /// Closes the periods of `drafts`, which were read before; those that are out of date are dropped.
@@ -142,14 +144,16 @@ pub(super) async fn close_drawn_up(
     let of = drafts.len() as u64;
     let mut tx = db.begin().await?;
     let mut drafts = hold(&mut tx, drafts).await?;
+    let stale = of.saturating_sub(drafts.len() as u64);
     drafts.retain(|draft| !draft.is_nothing());
     let made = store::store(&mut tx, &drafts, read_at).await?.len() as u64;
     tx.commit().await?;
-    Ok(Closed { made, of })
+    Ok(Closed { made, of, stale })
 }
 
 /// Holds the tenants of `drafts`. Returns those drafts that are not out of date: nobody has closed or
-/// reopened a period of the tenant since, and nobody does before the end of the transaction.
+/// reopened a period of the tenant since, or taken back a credit that the draft uses, and nobody does before
+/// the end of the transaction.
 async fn hold(tx: &mut PgConnection, mut drafts: Vec<Draft>) -> Result<Vec<Draft>, Error> {
     let tenants: Vec<String> = drafts.iter().map(|draft| draft.due.tenant.to_string()).collect();
     period::lock_all(tx, &tenants).await?;
@@ -162,10 +166,11 @@ async fn hold(tx: &mut PgConnection, mut drafts: Vec<Draft>) -> Result<Vec<Draft
            where tenant.id = any($1)"#,
         &tenants,
     )
-    .fetch_all(tx)
+    .fetch_all(&mut *tx)
     .await?;
     let last: HashMap<String, Option<i64>> =
         last.into_iter().map(|row| (row.id, row.last)).collect();
     drafts.retain(|draft| last.get(draft.due.tenant.as_str()) == Some(&draft.due.last));
+    grants::drop_overdrawn(tx, &mut drafts).await?;
     Ok(drafts)
 }

@@ -134,7 +134,11 @@ async fn reopen(
          where invoice_id = $1 and period_invoice_id <> $1
          union all
          select distinct $2, starts_at, null, null, null::bigint, null::bigint from invoice_quantity
-         where invoice_id = $1 and period_invoice_id <> $1",
+         where invoice_id = $1 and period_invoice_id <> $1
+           -- Of an earlier version, which kept no quarter hours.
+           and not exists (select from invoice_quarter kept
+                           where kept.invoice_id = $1
+                             and kept.period_invoice_id = invoice_quantity.period_invoice_id)",
         invoice,
         tenant,
     )

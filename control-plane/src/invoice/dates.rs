@@ -113,7 +113,8 @@ async fn schedules(
                   coalesce(other.period_end, tenant.created_at) as "since!",
                   coalesce(other.time_zone,
                            (select time_zone from invoice
-                            where tenant_id = tenant.id order by period_start limit 1),
+                            where tenant_id = tenant.id and not rebilled
+                            order by period_start limit 1),
                            tenant.time_zone) as "time_zone!"
            from unnest($1::text[], $2::jsonb[]) as given (tenant_id, cadence)
            join tenant on tenant.id = given.tenant_id
@@ -131,7 +132,7 @@ async fn schedules(
              ) stretch
              cross join lateral (
                select period_end, time_zone from invoice
-               where tenant_id = given.tenant_id
+               where tenant_id = given.tenant_id and not rebilled
                  and period_start >= stretch.starts_at and period_start < stretch.ends_at
                order by period_start desc limit 1
              ) latest

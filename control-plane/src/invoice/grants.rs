@@ -13,7 +13,7 @@ use weir_domain::{
     money::Money,
 };
 
-use super::Error;
+use super::{Error, draft::Draft};
 
 /// [`GrantKind`] as it is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Type)]
@@ -67,6 +67,31 @@ pub(super) async fn left(
         });
     }
     Ok(left)
+}
+
+/// Drops those drafts that use more of a credit than is left of it at this moment: it was taken back since
+/// they were drawn up. The caller holds the tenants' rows.
+pub(super) async fn drop_overdrawn(
+    tx: &mut PgConnection,
+    drafts: &mut Vec<Draft>,
+) -> Result<(), Error> {
+    let used: Vec<i64> =
+        drafts.iter().flat_map(|draft| draft.invoice.paid_from().map(|(grant, _)| grant)).collect();
+    if used.is_empty() {
+        return Ok(());
+    }
+    let rows = sqlx::query!(
+        r#"select id as "id!", left_minor as "left_minor!" from credit_left where id = any($1)"#,
+        &used,
+    )
+    .fetch_all(tx)
+    .await?;
+    let left: HashMap<i64, i64> = rows.into_iter().map(|row| (row.id, row.left_minor)).collect();
+    drafts.retain(|draft| {
+        let mut used = draft.invoice.paid_from();
+        used.all(|(grant, used)| left.get(&grant).is_some_and(|left| used.minor() <= *left))
+    });
+    Ok(())
 }
 
 /// Notes what these invoices, with their ids, have used.

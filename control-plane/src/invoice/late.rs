@@ -7,11 +7,12 @@
 //! only say where to look. What was used and not billed is the difference between the rollup and all
 //! that invoices have priced of the period, so nothing is lost or billed twice by looking too often.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 use jiff::Timestamp;
 use rust_decimal::Decimal;
 use sqlx::{PgConnection, PgPool, Postgres, Transaction};
+use tokio::time::sleep;
 use weir_domain::{
     billing_period::{BillingPeriod, Quarter},
     invoice::{self, Adjustment},
@@ -24,6 +25,11 @@ use super::{
     terms::{self, Terms, in_force},
     usage::{QuantityRow, add, to_usage},
 };
+
+/// How often a read point is tried for, and the pause after each: longer in all than Postgres lets a
+/// session hang in a transaction.
+const ATTEMPTS: u32 = 40;
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// Usage of a closed period that no invoice has priced yet.
 #[derive(Debug)]
@@ -65,11 +71,30 @@ pub(super) struct Found {
 pub(super) async fn snapshot(
     db: &PgPool,
 ) -> Result<(Transaction<'static, Postgres>, Timestamp), Error> {
-    let point = sqlx::query_scalar!(r#"select usage_read_point() as "point!""#);
-    let point = point.fetch_one(db).await?.to_jiff();
+    let point = read_point(db).await?;
     // After it, or it would not see what was waited for.
     let snapshot = db.begin_with("begin isolation level repeatable read, read only").await?;
     Ok((snapshot, point))
+}
+
+/// While it waits for one who writes, others who want to write wait for it. So it gives up in two seconds
+/// (the function's `lock_timeout`), lets them go first, and tries again.
+async fn read_point(db: &PgPool) -> Result<Timestamp, Error> {
+    let mut attempts = 1;
+    loop {
+        let point = sqlx::query_scalar!(r#"select usage_read_point() as "point!""#);
+        match point.fetch_one(db).await {
+            Ok(point) => return Ok(point.to_jiff()),
+            Err(sqlx::Error::Database(cause))
+                if attempts < ATTEMPTS && cause.code().as_deref() == Some("55P03") =>
+            {
+                tracing::warn!(attempts, "usage is being stored for seconds; invoices wait for it");
+            }
+            Err(error) => return Err(error.into()),
+        }
+        attempts += 1;
+        sleep(PAUSE).await;
+    }
 }
 
 /// Looks for what came late for the closed periods of these tenants.

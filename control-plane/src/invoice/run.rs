@@ -72,7 +72,8 @@ pub async fn run(
     }
     let total = sqlx::query_scalar!(r#"select count(*) as "count!" from tenant"#);
     bar.set_length(u64::try_from(total.fetch_one(db).await?).unwrap_or(0));
-    let mut run = Run { db, ended_by, summary: Summary::default(), failed: HashSet::new(), bar };
+    let mut run =
+        Run { db, ended_by, summary: Summary::default(), failed: HashSet::new(), stale: 0, bar };
     let mut after = String::new();
     while let Some(last) = run.wave(&after).await? {
         after = last;
@@ -87,6 +88,8 @@ struct Run<'a> {
     summary: Summary,
     /// Tenants of this wave that failed.
     failed: HashSet<String>,
+    /// How many periods of this round were out of date when they were to be closed.
+    stale: u64,
     bar: ProgressBar,
 }
 
@@ -118,7 +121,8 @@ impl Run<'_> {
             let sums = usage::rolled_up(&mut reader, &inputs).await?;
             reader.commit().await?;
             self.round(inputs, sums, read_at).await?;
-            if !more {
+            // What was out of date is looked at again: another run may have closed it, or else it is due.
+            if mem::take(&mut self.stale) == 0 && !more {
                 return Ok(last);
             }
         }
@@ -189,10 +193,11 @@ impl Run<'_> {
     ) -> Result<(), Error> {
         while writers.len() > count {
             let Some(written) = writers.join_next().await else { break };
-            let Closed { made, of } = written.map_err(Error::stored)??;
+            let Closed { made, of, stale } = written.map_err(Error::stored)??;
+            self.stale += stale;
             self.summary.invoices += made;
             self.bar.set_message(format!("{} invoices", self.summary.invoices));
-            self.bar.inc(of);
+            self.bar.inc(of.saturating_sub(stale));
         }
         Ok(())
     }

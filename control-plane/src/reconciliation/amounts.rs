@@ -8,15 +8,15 @@ use super::{
     usage::differences,
 };
 
-/// What a statement of this module brings.
-struct Row {
-    compared: i64,
-    differing: i64,
-    found: Json<Vec<Found>>,
+/// What a statement brings that looks for differences and awaits none.
+pub(super) struct Row {
+    pub(super) compared: i64,
+    pub(super) differing: i64,
+    pub(super) found: Json<Vec<Found>>,
 }
 
 impl Row {
-    fn section(
+    pub(super) fn section(
         self,
         check: Check,
         first: &'static str,

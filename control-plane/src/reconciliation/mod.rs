@@ -9,12 +9,15 @@
 //! |---|---|
 //! | [`usage`] | usage records with the sums per quarter hour; those with what invoices have billed |
 //! | [`amounts`] | lines with totals, credits with what invoices used of them, credit notes, periods |
-//! | [`providers`], [`verdict`] | invoices with those at Stripe and Chargebee |
+//! | [`gaps`] | what is missing: numbers, usage that could not be stored or that lies before all periods |
+//! | [`providers`], [`deliveries`], [`verdict`] | invoices with those at Stripe and Chargebee |
 //! | [`report`] | what is found |
 //! | [`command`] | `weir reconcile` |
 
 mod amounts;
 pub mod command;
+mod deliveries;
+mod gaps;
 mod providers;
 pub mod report;
 mod usage;
@@ -102,6 +105,9 @@ pub async fn in_postgres(db: &PgPool, scope: &Scope, statement_ms: u32) -> Resul
         amounts::credits(&mut tx, scope).await?,
         amounts::credit_notes(&mut tx, scope).await?,
         amounts::periods(&mut tx, scope).await?,
+        gaps::numbers(&mut tx, scope).await?,
+        gaps::quarantined(&mut tx, scope).await?,
+        gaps::before_first(&mut tx, scope).await?,
     ];
     Ok(Report { sections })
 }

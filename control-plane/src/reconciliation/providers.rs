@@ -10,12 +10,14 @@ use std::{
 };
 
 use futures_util::TryStreamExt;
+use jiff::Timestamp;
 use sqlx::PgPool;
 use tokio::time::sleep;
 use weir_domain::{currency::Currency, money::Money};
 
 use super::{
     Scope,
+    deliveries::{Outline, failed, outline},
     report::{Check, Difference, Section},
     verdict::{Ours, values},
 };
@@ -28,22 +30,13 @@ use crate::{
     },
 };
 
-/// How much a provider's clock may differ from Postgres', and its dates from times: two days.
-const APART_S: i64 = 2 * 86_400;
 /// How often a call that fails for the moment is made.
 const ATTEMPTS: i32 = 7;
 /// How long what seems to differ may take to agree after all, such as between a call and the note of it.
 const SETTLES_WITHIN: Duration = Duration::from_millis(300);
 
-/// What there is to compare.
-struct Outline {
-    delivered: i64,
-    on_its_way: i64,
-    window: Option<Window>,
-}
-
-/// Compares total, currency and state of all invoices that were delivered, and looks for invoices at the
-/// provider that carry a reference of ours and are not known here.
+/// Compares total, currency and state of all invoices that were delivered, and looks for deliveries that have
+/// failed and for invoices at the provider that carry a reference of ours and are not known here.
 pub(super) async fn compare(
     db: &PgPool,
     calls: &Providers,
@@ -65,47 +58,25 @@ pub(super) async fn compare(
         awaited: on_its_way,
         awaited_differences: Vec::new(),
     };
+    add(&mut section, failed(db, provider, scope).await?, scope);
     let Some(window) = window else { return Ok(section) };
-    let walk = Walk { db, calls, provider, scope, deployment: bill::deployment(db).await? };
-    let suspects = walk.suspects(&window).await?;
+    let deployment = bill::deployment(db).await?;
+    let walk = Walk { db, calls, provider, scope, window: &window, deployment };
+    let suspects = walk.suspects().await?;
     if !suspects.is_empty() {
         sleep(SETTLES_WITHIN).await;
     }
     for id in suspects {
-        let found = walk.look_again(&id).await?;
-        section.differing += i64::try_from(found.len()).unwrap_or(i64::MAX);
-        let told = i64::try_from(section.differences.len()).unwrap_or(i64::MAX);
-        let room = usize::try_from(scope.limit.saturating_sub(told)).unwrap_or(0);
-        section.differences.extend(found.into_iter().take(room));
+        add(&mut section, walk.look_again(&id).await?, scope);
     }
     Ok(section)
 }
 
-async fn outline(db: &PgPool, provider: Kind, scope: &Scope) -> Result<Outline, Failure> {
-    let row = sqlx::query!(
-        r#"select count(*) filter (where delivery.state = 'done' and provider_invoice_id is not null) as "delivered!",
-                  count(*) filter (where delivery.state <> 'done') as "on_its_way!",
-                  extract(epoch from min(delivery.created_at))::bigint as first,
-                  extract(epoch from max(delivery.updated_at))::bigint as last,
-                  max(customer_id) filter (where $1::text is not null) as customer
-           from delivery join provider_customer using (tenant_id, provider)
-           join invoice on invoice.id = invoice_id
-           where provider = $4 and ($1::text is null or invoice.tenant_id = $1)
-             and ($2::timestamptz is null or period_end > $2)
-             and ($3::timestamptz is null or period_start < $3)"#,
-        scope.tenant(),
-        scope.first() as _,
-        scope.end() as _,
-        provider.as_str(),
-    )
-    .fetch_one(db)
-    .await?;
-    let window = row.first.zip(row.last).map(|(first, last)| Window {
-        customer: row.customer,
-        from: first.saturating_sub(APART_S),
-        to: last.saturating_add(APART_S),
-    });
-    Ok(Outline { delivered: row.delivered, on_its_way: row.on_its_way, window })
+fn add(section: &mut Section, found: Vec<Difference>, scope: &Scope) {
+    section.differing += i64::try_from(found.len()).unwrap_or(i64::MAX);
+    let told = i64::try_from(section.differences.len()).unwrap_or(i64::MAX);
+    let room = usize::try_from(scope.limit.saturating_sub(told)).unwrap_or(0);
+    section.differences.extend(found.into_iter().take(room));
 }
 
 struct Walk<'a> {
@@ -113,17 +84,18 @@ struct Walk<'a> {
     calls: &'a Providers,
     provider: Kind,
     scope: &'a Scope,
+    window: &'a Window,
     deployment: String,
 }
 
 impl Walk<'_> {
     /// The provider's ids of all that does not agree at first sight.
-    async fn suspects(&self, window: &Window) -> Result<BTreeSet<String>, Failure> {
+    async fn suspects(&self) -> Result<BTreeSet<String>, Failure> {
         let mut suspects = BTreeSet::new();
         let mut seen = HashSet::new();
         let mut after: Option<String> = None;
         loop {
-            let Page { invoices, next } = self.page(window, after.as_deref()).await?;
+            let Page { invoices, next } = self.page(after.as_deref()).await?;
             let ours = self.ours(&invoices).await?;
             for listed in &invoices {
                 let ours = ours.get(&listed.id);
@@ -141,10 +113,10 @@ impl Walk<'_> {
         Ok(suspects)
     }
 
-    async fn page(&self, window: &Window, after: Option<&str>) -> Result<Page, Failure> {
+    async fn page(&self, after: Option<&str>) -> Result<Page, Failure> {
         let mut attempts = 1;
         loop {
-            let answer = self.calls.list(self.provider, window, after).await;
+            let answer = self.calls.list(self.provider, self.window, after).await;
             if let Some(page) = settled(answer, &mut attempts).await? {
                 return Ok(page);
             }
@@ -216,13 +188,12 @@ impl Walk<'_> {
                 (ours, values)
             }
             (None, Some(listed)) => {
+                let (total, currency) = (listed.total, &listed.currency);
+                let theirs = format!("{id}, {total} {currency}, {}", listed.status.as_str());
+                if self.is_lost(listed).await? {
+                    return Ok(self.lost(listed, theirs).into_iter().collect());
+                }
                 let Some(ours) = self.referred(listed).await? else { return Ok(Vec::new()) };
-                let theirs = format!(
-                    "{id}, {} {}, {}",
-                    listed.total,
-                    listed.currency,
-                    listed.status.as_str()
-                );
                 (ours, vec![("an invoice that was not delivered from here", None, Some(theirs))])
             }
             (None, None) => return Ok(Vec::new()),
@@ -275,6 +246,33 @@ impl Walk<'_> {
                 Ok((row.id, ours))
             })
             .collect()
+    }
+
+    /// Whether it refers to an invoice that is not here any more.
+    async fn is_lost(&self, listed: &Listed) -> Result<bool, Failure> {
+        let Some(id) = self.reference(listed) else { return Ok(false) };
+        let known = sqlx::query_scalar!(
+            r#"select exists (select from invoice where id = $1) as "is_known!""#,
+            id,
+        );
+        Ok(!known.fetch_one(self.db).await?)
+    }
+
+    /// Nobody knows whose it was and of which period; so it is told only where all are compared.
+    fn lost(&self, listed: &Listed, theirs: String) -> Option<Difference> {
+        let Scope { tenant: None, from: None, to: None, .. } = self.scope else { return None };
+        let at = |second| Timestamp::from_second(second).unwrap_or(Timestamp::UNIX_EPOCH);
+        Some(Difference {
+            tenant: None,
+            invoice: self.reference(listed),
+            number: None,
+            from: at(self.window.from),
+            to: at(self.window.to),
+            what: "an invoice that is gone here".to_owned(),
+            first: None,
+            second: Some(theirs),
+            difference: None,
+        })
     }
 
     /// The invoice that another one at the provider refers to, unless its delivery has yet to find that

@@ -38,7 +38,7 @@ pub struct Section {
     /// The first of them, as many as were asked for.
     pub differences: Vec<Difference>,
     /// How many values differ for a reason that is known and passes: usage that came late and is billed
-    /// with the next invoice, or invoices whose delivery has not ended.
+    /// with the next invoice, or invoices whose delivery goes on.
     pub awaited: i64,
     /// The first of them, where they are usage.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -61,6 +61,12 @@ pub enum Check {
     CreditNotes,
     /// Where a billing period ends, and where the tenant's next one starts.
     Periods,
+    /// Numbers of invoices and credit notes, which have no gaps.
+    Numbers,
+    /// Batches of usage that could not be stored.
+    Quarantined,
+    /// Usage before the start of a tenant's first billing period.
+    BeforeFirst,
     /// Invoices here and at Stripe.
     Stripe,
     /// Invoices here and at Chargebee.
@@ -70,7 +76,8 @@ pub enum Check {
 /// One value on which the places disagree.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Difference {
-    pub tenant: String,
+    /// Null where it is about none, or about one that is not known here.
+    pub tenant: Option<String>,
     /// The id of the invoice, where it is about one.
     pub invoice: Option<i64>,
     pub number: Option<String>,
@@ -89,7 +96,7 @@ pub struct Difference {
 /// A difference as the statements bring it. Amounts of money are in minor units.
 #[derive(Debug, Deserialize)]
 pub(super) struct Found {
-    tenant: String,
+    tenant: Option<String>,
     invoice: Option<i64>,
     number: Option<String>,
     #[serde(rename = "from_at")]
@@ -135,7 +142,9 @@ fn scaled(text: &str, digits: u32) -> Option<Decimal> {
 impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { tenant, invoice, number, from, to, what, .. } = self;
-        write!(f, "{tenant}, ")?;
+        if let Some(tenant) = tenant {
+            write!(f, "{tenant}, ")?;
+        }
         match (number, invoice) {
             (Some(number), Some(id)) => write!(f, "{number} (id {id}), ")?,
             (None, Some(id)) => write!(f, "the invoice with id {id}, ")?,

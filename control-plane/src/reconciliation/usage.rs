@@ -64,58 +64,66 @@ pub(super) async fn ledger(db: &mut PgConnection, scope: &Scope) -> Result<Secti
 }
 
 /// The sums of closed periods, and what all invoices together have billed of them. What the tenant's
-/// next invoice will look at is awaited, as [`crate::invoice`] finds it: what is noted in `usage_late`,
-/// and what may have come between the read point of the last invoice and five minutes after its period.
+/// next invoice will bill is awaited, to the token: what is noted in `usage_late`, and what came unnoted to
+/// quarter hours that were not over for twenty minutes at the read point, beyond `invoice_quarter`. Notes
+/// without amounts, of earlier versions, say only that something is awaited.
 pub(super) async fn billed(db: &mut PgConnection, scope: &Scope) -> Result<Section, Error> {
     let row = sqlx::query!(
         r#"with closed as (
-             select id, number, tenant_id, state, period_start, period_end from invoice
+             select id, number, tenant_id, state, period_start, period_end,
+                    -- Of invoices without a read point, all that came later is noted.
+                    case when usage_read_at > '-infinity' then usage_read_at - interval '20 minutes'
+                         else 'infinity' end as open_from
+             from invoice
              where not rebilled and ($1::text is null or tenant_id = $1)
                and ($2::timestamptz is null or period_end > $2)
                and ($3::timestamptz is null or period_start < $3)
            ), stretch as (
-             select closed.id as invoice_id, tenant_id, terms.starts_at,
+             select closed.id as invoice_id, tenant_id, open_from, terms.starts_at,
                     coalesce(lead(terms.starts_at) over (partition by closed.id order by terms.starts_at),
                              period_end) as ends_at
              from closed join invoice_terms terms on terms.invoice_id = closed.id
            ), known as (
              select invoice_id, starts_at, meter, model, tokens, requests,
-                    0::numeric as billed_tokens, 0::numeric as billed_requests
+                    0::numeric as billed_tokens, 0::numeric as billed_requests,
+                    case when rollup.quarter >= open_from then tokens else 0 end as due_tokens,
+                    case when rollup.quarter >= open_from then requests else 0 end as due_requests
              from stretch join usage_rollup rollup
                on rollup.tenant_id = stretch.tenant_id
               and rollup.quarter >= stretch.starts_at and rollup.quarter < stretch.ends_at
              union all
-             select period_invoice_id, starts_at, meter, model, 0, 0, quantity.tokens, quantity.requests
+             select period_invoice_id, starts_at, meter, model, 0, 0, quantity.tokens, quantity.requests, 0, 0
              from closed join invoice_quantity quantity on period_invoice_id = closed.id
              join invoice billing on billing.id = quantity.invoice_id and not billing.rebilled
+             union all
+             select stretch.invoice_id, starts_at, meter, model, 0, 0, 0, 0, -kept.tokens, -kept.requests
+             from stretch join invoice_quarter kept on kept.period_invoice_id = stretch.invoice_id
+              and kept.quarter >= starts_at and kept.quarter < ends_at and kept.quarter >= open_from
+             join invoice billing on billing.id = kept.invoice_id and not billing.rebilled
+             union all
+             select stretch.invoice_id, starts_at, meter, model, 0, 0, 0, 0, note.tokens, note.requests
+             from stretch join usage_late note on note.tenant_id = stretch.tenant_id
+              and note.quarter >= starts_at and note.quarter < ends_at and note.quarter < open_from
+             where note.meter is not null
            ), sums as (
              select invoice_id, starts_at, meter, model, sum(tokens) as tokens, sum(requests) as requests,
-                    sum(billed_tokens) as billed_tokens, sum(billed_requests) as billed_requests
+                    sum(billed_tokens) as billed_tokens, sum(billed_requests) as billed_requests,
+                    sum(due_tokens) as due_tokens, sum(due_requests) as due_requests
              from known group by invoice_id, starts_at, meter, model
            ), differing as (
-             select invoice_id, starts_at, meter, model, unit, first, second
+             select invoice_id, starts_at, meter, model, unit, first, second, due
              from sums cross join lateral (values
-               ('tokens', tokens, billed_tokens), ('requests', requests, billed_requests)
-             ) as unit (unit, first, second)
-             where first <> second
+               ('tokens', tokens, billed_tokens, due_tokens),
+               ('requests', requests, billed_requests, due_requests)
+             ) as unit (unit, first, second, due)
+             where first <> second or due <> 0
            ), judged as (
              select differing.*, closed.*,
                     closed.state = 'grace'
-                    or exists (select from usage_late late where late.tenant_id = closed.tenant_id
-                                 and late.quarter >= period_start and late.quarter < period_end)
-                    or exists (
-                      select from (
-                        select last.period_end, last.usage_read_at from invoice last
-                        where last.tenant_id = closed.tenant_id and not last.rebilled
-                        order by last.period_start desc limit 1
-                      ) last
-                      join usage_rollup rollup
-                        on rollup.tenant_id = closed.tenant_id
-                       and rollup.quarter >= last.usage_read_at - interval '20 minutes'
-                       and rollup.quarter < last.period_end
-                      where last.usage_read_at < last.period_end + interval '5 minutes'
-                        and rollup.quarter >= closed.period_start and rollup.quarter < closed.period_end
-                    ) as is_awaited
+                    or first - second = due
+                    or exists (select from usage_late note where note.tenant_id = closed.tenant_id
+                                 and note.quarter >= period_start and note.quarter < period_end
+                                 and note.meter is null) as is_awaited
              from differing join closed on closed.id = differing.invoice_id
            ), told as (
              select is_awaited, row_number() over (
@@ -124,7 +132,9 @@ pub(super) async fn billed(db: &mut PgConnection, scope: &Scope) -> Result<Secti
                     jsonb_build_object(
                       'tenant', tenant_id, 'invoice', invoice_id, 'number', number,
                       'from_at', period_start, 'to_at', period_end,
-                      'what', format('%s of meter "%s", model "%s"', unit, meter, model),
+                      'what', format('%s of meter "%s", model "%s"', unit, meter, model)
+                              || case when is_awaited or due = 0 then ''
+                                      else format(' (the next invoice bills %s)', due) end,
                       'first', first::text, 'second', second::text) as one
              from judged
            )

@@ -74,7 +74,7 @@ impl Ours {
             .and_then(|(first, second)| first.checked_sub(second))
             .map(|difference| difference.to_string());
         Difference {
-            tenant: self.tenant.clone(),
+            tenant: Some(self.tenant.clone()),
             invoice: Some(self.invoice),
             number: self.number.clone(),
             from: self.period.0.to_jiff(),

@@ -202,7 +202,7 @@ fn an_adjustment_is_the_difference_and_a_line_that_names_its_period() {
     assert_eq!(amounts(&invoice), ["0.00 USD", "0.01 USD"]);
     assert_eq!(
         invoice.lines[1].subject.name(),
-        "Late usage of 2026-04-01T00:00:00Z to 2026-05-01T00:00:00Z"
+        "Late or corrected usage of 2026-04-01T00:00:00Z to 2026-05-01T00:00:00Z"
     );
     assert_eq!(invoice.total.to_string(), "0.01 USD");
 }

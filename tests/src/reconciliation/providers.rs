@@ -86,3 +86,38 @@ async fn broken_invoices_at_the_providers_are_found() -> Result<()> {
     assert!(reconcile(&fleet, &["--no-providers"]).await?.0);
     Ok(())
 }
+
+/// A delivery that has failed is not on its way: it is named, with what the provider said. And an invoice at
+/// the provider that names one of this deployment which is gone here, as after a restore, is named.
+#[tokio::test]
+async fn deliveries_that_failed_and_invoices_that_are_gone_are_found() -> Result<()> {
+    let (stripe, chargebee) = (FakeStripe::start().await?, FakeChargebee::start().await?);
+    let fleet = with_providers(&stripe, &chargebee).await?;
+    customer(&fleet, "acme", "stripe").await?;
+    used(&fleet, "acme", JANUARY, 100).await?;
+    run(&fleet, "2025-03-01T00:00:00Z").await?;
+    all_delivered(&fleet).await?;
+    agrees(&fleet).await?;
+    let state = |state: &str, error: &str| {
+        format!("update delivery set state = '{state}', last_error = {error} where invoice_id = 2")
+    };
+    break_by(&fleet, &state("failed", "'Your card was declined'")).await?;
+    assert_eq!(section(&fleet, "stripe").await?["awaited"], 0);
+    let found = differ(&fleet, &["stripe"]).await?;
+    let says = ["number", "first", "second"].map(|name| found[0][name].as_str());
+    assert_eq!(says, ["INV-000002", "sent", "failed: Your card was declined"].map(Some));
+    assert!(reconcile(&fleet, &["--to", "2025-02-01T00:00:00Z"]).await?.0);
+    break_by(&fleet, &state("done", "null")).await?;
+    agrees(&fleet).await?;
+
+    break_by(&fleet, "delete from delivery where invoice_id = 2").await?;
+    break_by(&fleet, "delete from invoice where id = 2").await?;
+    let found = differ(&fleet, &["stripe", "numbers"]).await?;
+    let lost = &found[1];
+    assert_eq!(
+        (&lost["invoice"], &lost["what"]),
+        (&json!(2), &json!("an invoice that is gone here"))
+    );
+    assert!(lost["second"].as_str().is_some_and(|text| text.contains("10.00 USD, open")), "{lost}");
+    Ok(())
+}

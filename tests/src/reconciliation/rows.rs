@@ -132,10 +132,52 @@ async fn broken_invoices_are_found() -> Result<()> {
         agrees(&fleet).await?;
     }
     break_by(&fleet, "delete from invoice where id = 2").await?;
-    let found = differ(&fleet, &["periods"]).await?;
+    let found = differ(&fleet, &["periods", "numbers"]).await?;
     let values = ["number", "first", "second"].map(|name| found[0][name].as_str());
     let expected = ["INV-000001", "2025-02-01T00:00:00Z", "2025-03-01T00:00:00Z"];
     assert_eq!(values, expected.map(Some));
+    let gap = ["what", "first", "second"].map(|name| found[1][name].as_str());
+    assert_eq!(gap, ["the number after INV-000001", "INV-000002", "INV-000003"].map(Some));
+    // The last one, too.
+    break_by(&fleet, "delete from credit_note where number = 'CN-000002'").await?;
+    let numbers = section(&fleet, "numbers").await?["differences"].clone();
+    let gap = ["what", "first", "second"].map(|name| numbers[0][name].as_str());
+    assert_eq!(gap, ["the number after CN-000001", "CN-000002", "CN-000003"].map(Some));
+    Ok(())
+}
+
+/// Usage that no invoice will ever bill: it could not be stored, or was before there was the tenant.
+#[tokio::test]
+async fn usage_that_nobody_is_billed_for_is_found() -> Result<()> {
+    let fleet = invoiced().await?;
+    used(&fleet, "acme", "2024-12-31T23:45:00Z", 3).await?;
+    let before = section(&fleet, "before_first").await?;
+    assert_eq!(before["differing"], 2, "{before}");
+    let found = &before["differences"][1];
+    let what = "tokens of meter \"default\", model \"\", before the first billing period";
+    assert_eq!(
+        (&found["tenant"], &found["what"], &found["first"]),
+        (&json!("acme"), &json!(what), &json!("3"))
+    );
+    assert!(!reconcile(&fleet, &["--tenant", "acme"]).await?.0);
+    // It is moved by a correction.
+    let entries = json!([
+        { "quarter": "2024-12-31T23:45:00Z", "tokens": -3, "requests": -1 },
+        { "quarter": "2025-01-01T00:00:00Z", "tokens": 3, "requests": 1 }
+    ]);
+    let correction = json!({ "reason": "A clock was late", "entries": entries });
+    fleet.admin.put("/tenants/acme/usage-corrections/clock", &correction).await?.ok()?;
+    agrees(&fleet).await?;
+
+    let batch = "insert into usage_quarantine (gateway, worker, sequence, body, reason)
+                 values ('gw', 'w', 7, '{}', 'no tenant')";
+    break_by(&fleet, batch).await?;
+    let found = differ(&fleet, &["quarantined"]).await?;
+    let says = ["what", "second"].map(|name| found[0][name].as_str());
+    assert_eq!(
+        says,
+        ["batch 7 of worker \"w\" of gateway \"gw\"", "put aside: no tenant"].map(Some)
+    );
     Ok(())
 }
 
