@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sqlx::{PgConnection, PgPool};
+use sqlx::{PgConnection, PgExecutor};
 
 use crate::provider::{call::Failure, claim::Claim};
 
@@ -263,7 +263,7 @@ pub async fn stop(claim: &Claim, delivery: &Delivery, text: &str) -> Result<(), 
 
 /// Has a delivery that stopped tried again; false if it had not stopped. What makes an invoice begins
 /// from the start: what is at the provider already is found there.
-pub async fn retry(db: &PgPool, invoice_id: i64) -> Result<bool, sqlx::Error> {
+pub async fn retry(db: impl PgExecutor<'_>, invoice_id: i64) -> Result<bool, sqlx::Error> {
     let retried = sqlx::query!(
         "update delivery
          set state = 'open', step = case when step in ('void', 'credit') then step else 'customer' end, begun = true,
