@@ -7,6 +7,7 @@ mod faults;
 mod kills;
 mod many;
 mod stripe;
+mod voids;
 mod webhooks;
 mod whole;
 

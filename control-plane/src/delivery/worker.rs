@@ -12,7 +12,7 @@ use tokio::{
 
 use super::{
     backoff, chargebee,
-    outbox::{self, Delivery, Progress},
+    outbox::{self, Delivery, Progress, Step},
     stripe,
 };
 use crate::provider::{
@@ -169,7 +169,11 @@ impl Worker {
 
     async fn carry_out(&self, claim: &Claim, delivery: &Delivery) -> Result<Progress, Failure> {
         let bill = Bill::read(&self.db, delivery.invoice_id).await?;
-        if bill.total_minor == 0 && delivery.step != outbox::Step::Void {
+        if bill.is_void && delivery.step != Step::Void {
+            let (next, look) = (Some(Step::Void), delivery.again);
+            return Ok(Progress { next, look, ..Progress::default() });
+        }
+        if bill.total_minor == 0 && delivery.step != Step::Void {
             // Nobody needs an invoice of nothing.
             return Ok(Progress { paid: true, ..Progress::default() });
         }

@@ -25,6 +25,7 @@ pub struct Bill {
     /// How long there is to pay it, from when it was made.
     pub days_until_due: i64,
     pub total_minor: i64,
+    pub is_void: bool,
     /// At most [`MAX_LINES`]; they add up to the total.
     pub lines: Vec<Line>,
 }
@@ -53,7 +54,7 @@ impl Bill {
         let row = sqlx::query!(
             r#"select number, tenant_id, tenant.name, currency, period_start, period_end,
                       round(extract(epoch from due_at - invoice.created_at) / 86400)::bigint as "days_until_due!",
-                      total_minor, deployment.name as deployment
+                      total_minor, invoice.state = 'void' as "is_void!", deployment.name as deployment
                from invoice join tenant on tenant.id = tenant_id cross join deployment
                where invoice.id = $1"#,
             id,
@@ -92,6 +93,7 @@ impl Bill {
             period_end: row.period_end.to_jiff().as_second(),
             days_until_due: row.days_until_due.max(0),
             total_minor: row.total_minor,
+            is_void: row.is_void,
             lines,
         })
     }

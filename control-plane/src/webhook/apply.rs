@@ -72,13 +72,19 @@ async fn carry_out(db: &PgPool, event: &Event) -> Result<&'static str, ApiError>
         Change::Overdue => ("overdue", None),
     };
     // One that the provider has under another id is not this one: such as an invoice that was
-    // rejected. Void before it is delivered is nobody's wish but ours.
+    // rejected. Void before it is delivered is nobody's wish but ours; afterwards nothing more is to be
+    // done there, whatever was.
     let applied = sqlx::query!(
-        "update delivery set payment = $4, payment_at = $5, updated_at = now()
+        "update delivery
+         set payment = $4, payment_at = $5, updated_at = now(),
+             state = case when $4 = 'void' and step <> 'void' then 'done' else state end,
+             step = case when $4 = 'void' and state <> 'done' then 'void' else step end,
+             last_error = case when $4 = 'void' then null else last_error end
          where invoice_id = $1 and provider = $2 and provider_invoice_id = $3
            and payment in ('open', 'failed', 'overdue')
            and ($6 or payment_at is null or payment_at <= $5)
-           and ($4 <> 'void' or state = 'done')",
+           and ($4 <> 'void'
+                or exists (select from invoice where id = $1 and state not in ('grace', 'final')))",
         id,
         event.provider.as_str(),
         event.invoice,
