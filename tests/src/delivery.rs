@@ -6,6 +6,7 @@ mod credit_notes;
 mod faults;
 mod kills;
 mod many;
+mod restore;
 mod stripe;
 mod voids;
 mod webhooks;

@@ -5,10 +5,7 @@ use jiff_sqlx::ToSqlx;
 use metrics::counter;
 use sqlx::PgPool;
 
-use crate::{
-    problem::ApiError,
-    provider::{Kind, bill},
-};
+use crate::{problem::ApiError, provider::Kind};
 
 /// What happened to an invoice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,8 +45,13 @@ pub(super) async fn apply(db: &PgPool, event: &Event) -> Result<(), ApiError> {
 }
 
 async fn carry_out(db: &PgPool, event: &Event) -> Result<&'static str, ApiError> {
-    let deployment = bill::deployment(db).await?;
-    let Some(id) = bill::invoice_of(&event.reference, &deployment) else { return Ok("ignored") };
+    let id = sqlx::query_scalar!(
+        "select invoice_id from delivery where reference = $1",
+        event.reference
+    )
+    .fetch_optional(db)
+    .await?;
+    let Some(id) = id else { return Ok("ignored") };
     let mut tx = db.begin().await?;
     let is_new = sqlx::query!(
         "insert into webhook_event (provider, event_id) values ($1, $2) on conflict do nothing",

@@ -105,9 +105,9 @@ async fn a_step_that_is_under_way_is_ended_before_it_stops() -> Result<()> {
     fleet.stack.control_planes[0].stop();
     let sql = "select state, step, begun, claimed_until <= now() from delivery, provider_customer";
     assert_eq!(fleet.stack.database.query(sql).await?.trim(), "open|lines|f|t");
-    assert_eq!(stripe.calls().len(), 2);
+    assert_eq!(stripe.calls().len(), 4);
     fleet.stack.control_planes[0].restart().await?;
     arrives_at_stripe(&fleet, &stripe, ("acme", invoice)).await?;
-    assert_eq!(stripe.calls().len(), 6, "nothing was looked for or repeated");
+    assert_eq!(stripe.calls().len(), 8, "nothing was looked for again or repeated");
     Ok(())
 }

@@ -107,3 +107,25 @@ async fn of_a_void_invoice_nothing_is_sent() -> Result<()> {
     assert_eq!(known, ("void", 1));
     Ok(())
 }
+
+/// An invoice becomes void while the call that makes it is under way, and nobody hears what became of
+/// that: it is made after nothing was found, and it is found.
+#[tokio::test]
+async fn what_is_made_while_it_becomes_void_is_voided() -> Result<()> {
+    let chargebee = FakeChargebee::start().await?;
+    let fleet = with_chargebee(&chargebee).await?;
+    customer(&fleet, "acme", "chargebee").await?;
+    let late = std::time::Duration::from_millis(TIMEOUT_MS * 3 / 2);
+    chargebee.strike("POST invoices/create", Fault::Late(late));
+    let invoice = bill(&fleet, "acme", LINES).await?;
+    chargebee.struck().await?;
+    let sql = format!("update invoice set state = 'void' where id = {invoice}");
+    fleet.stack.database.query(&sql).await?;
+    wait_for("the invoice to be at Chargebee", SOON, async || {
+        Ok(chargebee.with(|chargebee| (chargebee.invoices.len() == 1).then_some(())))
+    })
+    .await?;
+    delivery_is(&fleet, invoice, "done").await?;
+    assert_eq!(chargebee.with(|chargebee| chargebee.invoices[0].status), "voided");
+    Ok(())
+}
