@@ -13,6 +13,7 @@ use crate::{
     lease::{Leases, link::Redis},
     ledger::Ledger,
     provider::{Providers, settings::Settings},
+    services::{rated::Compiled, seats::Seats},
 };
 
 /// Shared by all handlers; cloning it is cheap.
@@ -26,6 +27,10 @@ pub struct App {
     pub redis: Arc<Redis>,
     pub leases: Leases,
     pub changes: Changes,
+    /// Debits for callers without a gateway.
+    pub seats: Arc<Seats>,
+    /// The policy that rates what they ask.
+    pub compiled: Arc<Compiled>,
     pub gateways: Gateways,
     /// Which billing providers can be used.
     pub providers: Arc<Settings>,

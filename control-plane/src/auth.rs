@@ -1,4 +1,4 @@
-//! Credentials: bearer tokens of operators and gateways, and tenants' API keys.
+//! Credentials: bearer tokens of operators, gateways and services, and tenants' API keys.
 //!
 //! Only hashes are stored and compared.
 
@@ -39,6 +39,7 @@ pub fn token_prefix(role: Role) -> &'static str {
     match role {
         Role::Admin => "weir_admin_",
         Role::Gateway => "weir_gateway_",
+        Role::Usage => "weir_usage_",
     }
 }
 
@@ -55,6 +56,8 @@ pub fn hint(secret: &str, prefix: &str) -> String {
 pub enum Role {
     Admin,
     Gateway,
+    /// Reports usage, and asks before using something, for any tenant.
+    Usage,
 }
 
 impl Role {
@@ -62,6 +65,7 @@ impl Role {
         match self {
             Self::Admin => "admin",
             Self::Gateway => "gateway",
+            Self::Usage => "usage",
         }
     }
 }
@@ -86,10 +90,11 @@ impl Credentials {
     async fn allows(&self, role: Role, token: &str) -> Result<bool, ApiError> {
         let presented = hash(token);
         let configured = match role {
-            Role::Admin => &self.admin,
-            Role::Gateway => &self.gateway,
+            Role::Admin => Some(&self.admin),
+            Role::Gateway => Some(&self.gateway),
+            Role::Usage => None,
         };
-        if bool::from(configured.ct_eq(&presented)) {
+        if configured.is_some_and(|configured| bool::from(configured.ct_eq(&presented))) {
             return Ok(true);
         }
         let known = sqlx::query_scalar!(
@@ -133,19 +138,34 @@ pub async fn require_gateway(
     require(&app, Role::Gateway, request, next).await
 }
 
+/// Lets only services through that report usage.
+pub async fn require_usage(
+    State(app): State<App>,
+    request: Request,
+    next: Next,
+) -> Result<Response, ApiError> {
+    require(&app, Role::Usage, request, next).await
+}
+
 async fn require(
     app: &App,
     role: Role,
     request: Request,
     next: Next,
 ) -> Result<Response, ApiError> {
-    let token = bearer(request.headers()).ok_or(ApiError::Unauthorized(
+    check(app, role, request.headers()).await?;
+    Ok(next.run(request).await)
+}
+
+/// An error unless the bearer token is of this role.
+pub async fn check(app: &App, role: Role, headers: &HeaderMap) -> Result<(), ApiError> {
+    let token = bearer(headers).ok_or(ApiError::Unauthorized(
         "a token is missing; send the header Authorization: Bearer <token>",
     ))?;
     if !app.credentials.allows(role, token).await? {
         return Err(ApiError::Unauthorized("this token is unknown, revoked, or not for this API"));
     }
-    Ok(next.run(request).await)
+    Ok(())
 }
 
 /// The token in `Authorization: Bearer <token>`.

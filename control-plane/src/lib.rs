@@ -21,6 +21,7 @@
 //! | `webhook` | what they say afterwards |
 //! | [`problem`], [`extract`] | errors as problem+json, and input that says what is wrong with it |
 //! | [`edge`] | the edge API, for gateways |
+//! | [`services`] | usage that services report, and tokens that they take without a gateway |
 //! | [`ledger`] | stores what gateways admitted, once each |
 //! | [`print`] | invoices for people: printable HTML, and PDF |
 //! | [`portal`] | the page of a tenant |
@@ -51,6 +52,7 @@ pub mod provider;
 pub mod rating;
 pub mod reconciliation;
 pub mod server;
+pub mod services;
 pub mod telemetry;
 pub mod terms;
 mod webhook;

@@ -40,6 +40,8 @@ pub enum ApiError {
     BadRequest { detail: String, errors: Vec<FieldError> },
     #[error("{0}")]
     Unauthorized(&'static str),
+    #[error("{0}")]
+    Forbidden(String),
     #[error("there is no {what} {id:?}")]
     NotFound { what: &'static str, id: String },
     #[error("{method} is not possible at {path}; the header Allow says what is")]
@@ -80,6 +82,7 @@ impl ApiError {
         match self {
             Self::BadRequest { .. } => StatusCode::BAD_REQUEST,
             Self::Unauthorized(_) => StatusCode::UNAUTHORIZED,
+            Self::Forbidden(_) => StatusCode::FORBIDDEN,
             Self::NotFound { .. } => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,

@@ -21,7 +21,7 @@ use crate::{
     opa, plan_change, portal,
     problem::{no_such_endpoint, wrong_method},
     provider::{Providers, settings::Settings},
-    telemetry, webhook,
+    services, telemetry, webhook,
 };
 
 /// No call takes longer than this, the long poll included.
@@ -52,6 +52,8 @@ pub async fn serve(config: Config) -> Result<(), Box<dyn Error>> {
         leases: Leases::new(db.clone(), Arc::clone(&redis), tenants.clone(), config.lease_ttl_ms),
         redis,
         changes,
+        seats: services::seats::Seats::new(),
+        compiled: Arc::default(),
         gateways: Gateways::new(),
         stopping: stopping.clone(),
         credentials: Credentials::new(&config, db.clone()),
@@ -94,6 +96,7 @@ pub fn router(app: App) -> Router {
         .merge(health::router())
         .merge(edge::router(&app))
         .merge(admin::router(app.clone()))
+        .merge(services::router(&app))
         .merge(opa::router(app.clone()))
         .merge(portal::router())
         .merge(webhook::router())

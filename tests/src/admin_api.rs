@@ -27,6 +27,10 @@ async fn every_endpoint_refuses_a_missing_and_a_wrong_token() -> Result<()> {
         // Some stand beside the admin API.
         let beside = format!("/../..{path}");
         let path = path.strip_prefix("/admin/v1").unwrap_or(&beside);
+        // Of the data API errors look otherwise; they are tested with it.
+        if path.contains("/v1/data/") {
+            continue;
+        }
         for method in item.as_object().context("no operations")?.keys() {
             let method = method.to_uppercase().parse()?;
             endpoints.push((method, path.replace(['{', '}'], "")));

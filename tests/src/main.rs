@@ -39,6 +39,7 @@ mod rebilling;
 mod reconciliation;
 mod repository;
 mod scheduler;
+mod services;
 mod shipped_files;
 mod smoke;
 mod takeover;

@@ -139,12 +139,14 @@ async fn the_paths_of_the_admin_api_exist() -> Result<()> {
     Ok(())
 }
 
-/// Every `/admin/v1/…` and `/v1/policies…` in a text, with the method (in lower case) that stands before it.
+/// Every `/admin/v1/…`, and what stands beside it, in a text, with the method (in lower case) before it.
 fn admin_paths(text: &str) -> Vec<(Option<String>, String)> {
     let in_path =
         |character: char| character.is_ascii_alphanumeric() || "/-_.{}".contains(character);
-    let beside =
-        text.match_indices("/v1/policies").filter(|(at, _)| !text[..*at].ends_with("/admin"));
+    let beside = ["/v1/policies", "/v1/usage", "/v1/data/"].into_iter().flat_map(|path| {
+        let elsewhere = |before: &str| before.ends_with("/admin") || before.ends_with("/edge");
+        text.match_indices(path).filter(move |(at, _)| !elsewhere(&text[..*at]))
+    });
     text.match_indices("/admin/v1/")
         .chain(beside)
         .map(|(at, _)| {

@@ -10,6 +10,7 @@ mod llm_clients;
 mod python;
 mod rust;
 mod system;
+mod typescript;
 mod wasm_bindgen;
 
 use std::path::PathBuf;
@@ -58,6 +59,12 @@ pub fn wasm_test_runner() -> Result<PathBuf> {
 /// A Python with the clients `openai` and `anthropic`.
 pub fn llm_clients() -> Result<PathBuf> {
     step("the clients of OpenAI and Anthropic", |step| found(llm_clients::provide(step)?))
+}
+
+/// The TypeScript compiler, a script for `node`, which is provided too.
+pub fn typescript() -> Result<PathBuf> {
+    step("Node", |step| found(system::node(step)?))?;
+    step("TypeScript", |step| found(typescript::provide(step)?))
 }
 
 /// wasm32-wasip1 for Envoy, wasm32-unknown-unknown for tests.

@@ -1,5 +1,5 @@
-//! Tokens of operators and gateways, beside those in the configuration. A token is shown once, when
-//! it is made; only its hash is kept.
+//! Tokens of operators, gateways and services, beside those in the configuration. A token is shown
+//! once, when it is made; only its hash is kept.
 
 use axum::{Json, extract::State, http::StatusCode};
 use jiff::Timestamp;
@@ -70,7 +70,7 @@ async fn list(
     Ok(Json(Page::new(tokens, &page, |token: &AccessToken| token.id)))
 }
 
-/// Makes a token for an operator or a gateway.
+/// Makes a token for an operator, a gateway, or a service that reports usage.
 #[utoipa::path(post, path = "/access-tokens", tag = "credentials", request_body = AccessTokenCreate, responses((status = 201, body = NewAccessToken)))]
 async fn create(
     State(app): State<App>,

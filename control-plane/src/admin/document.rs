@@ -14,7 +14,7 @@ use utoipa::{
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{PREFIX, resources};
-use crate::{app::App, opa, problem::Problem};
+use crate::{app::App, opa, problem::Problem, services};
 
 pub fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(get))
@@ -43,10 +43,14 @@ fn document() -> openapi::OpenApi {
     let mut document = OpenApiRouter::with_openapi(Base::openapi())
         .nest(PREFIX, resources())
         .nest(opa::PREFIX, opa::resources())
+        .merge(services::resources())
         .into_openapi();
     let bearer = HttpBuilder::new()
         .scheme(HttpAuthScheme::Bearer)
-        .description(Some("WEIR_ADMIN_TOKEN, or an access token with the role admin"))
+        .description(Some(
+            "WEIR_ADMIN_TOKEN, or an access token with the role admin; for reports of usage and the \
+             data API, an access token with the role usage",
+        ))
         .build();
     document
         .components
@@ -102,7 +106,7 @@ fn describe_answers(operation: &mut Operation) {
 
 fn add_problems(operation: &mut Operation) {
     let answers = [
-        ("401", "The token is missing, unknown, revoked, or not an operator's."),
+        ("401", "The token is missing, unknown, revoked, or of another role."),
         ("default", "The call was not carried out; `detail` says why and what to do."),
     ];
     for (status, description) in answers {

@@ -25,7 +25,7 @@ pub enum OpaError {
 /// The body of every error answer.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct ErrorAnswer {
-    /// `invalid_parameter`, `resource_not_found`, `resource_conflict` or `internal_error`.
+    /// `invalid_parameter`, `unauthorized`, `resource_not_found`, `resource_conflict` or `internal_error`.
     pub code: &'static str,
     pub message: String,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -90,6 +90,7 @@ impl IntoResponse for OpaError {
             Self::Api(error) => error,
         };
         let code = match error.status() {
+            StatusCode::UNAUTHORIZED => "unauthorized",
             StatusCode::NOT_FOUND => "resource_not_found",
             StatusCode::CONFLICT => "resource_conflict",
             status if status.is_client_error() => "invalid_parameter",
@@ -99,8 +100,10 @@ impl IntoResponse for OpaError {
         // It logs what is to be logged, and says when to come again.
         let problem = error.into_response();
         let mut response = (problem.status(), Json(answer)).into_response();
-        if let Some(after) = problem.headers().get(header::RETRY_AFTER) {
-            response.headers_mut().insert(header::RETRY_AFTER, after.clone());
+        for name in [header::RETRY_AFTER, header::WWW_AUTHENTICATE] {
+            if let Some(value) = problem.headers().get(&name) {
+                response.headers_mut().insert(name, value.clone());
+            }
         }
         response
     }

@@ -16,7 +16,8 @@ impl Reply<'_> {
             Api::Messages => self.message_events(),
         };
         if let Some(after) = self.script.fail_after {
-            events.truncate(after);
+            // In the text, and not behind the end.
+            events.truncate(after.min(usize::try_from(self.output).unwrap_or(after)));
             events.push(self.event(&self.failure()));
         }
         events
