@@ -6,7 +6,9 @@ mod credit_notes;
 mod faults;
 mod kills;
 mod many;
+mod restore;
 mod stripe;
+mod voids;
 mod webhooks;
 mod whole;
 

@@ -2,7 +2,7 @@
 
 use super::{
     outbox::{Delivery, Progress, Step},
-    worker::mismatch,
+    worker::{mismatch, nothing_to_void},
 };
 use crate::provider::{
     bill::Bill,
@@ -11,7 +11,7 @@ use crate::provider::{
     claim::Claim,
 };
 
-/// How much earlier than the delivery its invoice may be dated, by Chargebee's clock: two days.
+/// How much earlier than its period began an invoice may be dated, by Chargebee's clock: two days.
 const EARLIER_S: i64 = 2 * 86_400;
 
 /// A step and all that it needs.
@@ -60,7 +60,8 @@ impl Work<'_> {
     }
 
     async fn create(&self) -> Result<Progress, Failure> {
-        let found = if self.delivery.again { self.find().await? } else { None };
+        // Also the first time: the database may have been restored since it was made.
+        let found = self.find().await?;
         let invoice = match found {
             Some(invoice) => invoice,
             None => {
@@ -90,7 +91,7 @@ impl Work<'_> {
         }
         let Some(customer) = &self.delivery.customer_id else { return Ok(None) };
         let wanted = (customer.as_str(), self.bill.reference.as_str());
-        let since = self.delivery.queued_at - EARLIER_S;
+        let since = self.bill.period_start - EARLIER_S;
         let mut found = self.chargebee.find_invoices(self.claim, wanted, since).await?;
         if found.len() > 1 {
             let ids: Vec<_> = found.iter().map(|invoice| invoice.id.as_str()).collect();
@@ -130,7 +131,9 @@ impl Work<'_> {
     }
 
     async fn void(&self) -> Result<Progress, Failure> {
-        let Some(invoice) = self.find().await? else { return Ok(Progress::default()) };
+        let Some(invoice) = self.find().await? else {
+            return nothing_to_void(self.claim, self.delivery);
+        };
         let id = invoice.id;
         if invoice.status == "paid" {
             return Err(Refusal::found(format!(

@@ -10,6 +10,9 @@ impl stripe::Work<'_> {
     pub(super) async fn credit(&self) -> Result<Progress, Failure> {
         let (id, claim) = (self.invoice_id()?, self.claim);
         let due = CreditNote::due(&claim.db, self.delivery.invoice_id).await?;
+        if due.is_empty() {
+            return Ok(Progress::default());
+        }
         let known = match self.delivery.again {
             true => self.stripe.credit_notes(claim, id).await?,
             false => Vec::new(),
@@ -39,6 +42,9 @@ impl chargebee::Work<'_> {
     pub(super) async fn credit(&self) -> Result<Progress, Failure> {
         let claim = self.claim;
         let due = CreditNote::due(&claim.db, self.delivery.invoice_id).await?;
+        if due.is_empty() {
+            return Ok(Progress::default());
+        }
         let known = match self.delivery.again {
             true => self.chargebee.credit_notes(claim, &self.stored().await?.id).await?,
             false => Vec::new(),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sqlx::{PgConnection, PgPool};
+use sqlx::{PgConnection, PgExecutor};
 
 use crate::provider::{call::Failure, claim::Claim};
 
@@ -57,8 +57,8 @@ pub struct Delivery {
     /// How often it has been begun, this time too.
     pub attempts: i32,
     pub provider_invoice_id: Option<String>,
-    /// When the delivery was queued, in seconds since 1970.
-    pub queued_at: i64,
+    /// Since when the present keys have been used.
+    pub key_age: Duration,
     pub customer_id: Option<String>,
     pub customer_name: Option<String>,
     pub customer_email: Option<String>,
@@ -103,7 +103,7 @@ pub async fn begin(claim: &Claim, window: Duration) -> Result<Option<Delivery>, 
              and customer.tenant_id = $1 and customer.provider = $2
            returning delivery.invoice_id, step as "step: Step", due.begun as again, key_generation,
                      attempts, provider_invoice_id,
-                     extract(epoch from created_at)::bigint as "queued_at!",
+                     extract(epoch from now() - key_used_at)::float8 as "key_age_s!",
                      customer.customer_id, customer.name, customer.email"#,
         claim.tenant,
         claim.provider.as_str(),
@@ -119,7 +119,7 @@ pub async fn begin(claim: &Claim, window: Duration) -> Result<Option<Delivery>, 
         key_generation: row.key_generation,
         attempts: row.attempts,
         provider_invoice_id: row.provider_invoice_id,
-        queued_at: row.queued_at,
+        key_age: Duration::try_from_secs_f64(row.key_age_s).unwrap_or_default(),
         customer_id: row.customer_id,
         customer_name: row.name,
         customer_email: row.email,
@@ -263,7 +263,7 @@ pub async fn stop(claim: &Claim, delivery: &Delivery, text: &str) -> Result<(), 
 
 /// Has a delivery that stopped tried again; false if it had not stopped. What makes an invoice begins
 /// from the start: what is at the provider already is found there.
-pub async fn retry(db: &PgPool, invoice_id: i64) -> Result<bool, sqlx::Error> {
+pub async fn retry(db: impl PgExecutor<'_>, invoice_id: i64) -> Result<bool, sqlx::Error> {
     let retried = sqlx::query!(
         "update delivery
          set state = 'open', step = case when step in ('void', 'credit') then step else 'customer' end, begun = true,

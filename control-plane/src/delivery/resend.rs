@@ -1,6 +1,6 @@
 //! Sending an invoice again, because somebody asks for it.
 
-use sqlx::PgPool;
+use sqlx::{PgConnection, PgPool};
 use thiserror::Error;
 
 use super::outbox;
@@ -34,9 +34,23 @@ pub async fn resend(db: &PgPool, invoice: i64) -> Result<(), ResendError> {
     let found = read::get(db, invoice).await?;
     let found = found.ok_or_else(|| crate::invoice::Error::NoInvoice(invoice.to_string()))?;
     let name = found.number.unwrap_or_default();
-    if outbox::retry(db, invoice).await? || send_again(db, invoice).await? {
-        return Ok(());
+    let mut tx = db.begin().await?;
+    // Nobody makes it void or paid meanwhile; the invoice first, as everybody does who changes both.
+    sqlx::query!("select from invoice where id = $1 for no key update", invoice)
+        .execute(&mut *tx)
+        .await?;
+    if !outbox::retry(&mut *tx, invoice).await? && !send_again(&mut tx, invoice).await? {
+        queue_or_refuse(&mut tx, invoice, &name).await?;
     }
+    Ok(tx.commit().await?)
+}
+
+/// Queues an invoice that has no delivery; where that can't be, the error says why.
+async fn queue_or_refuse(
+    tx: &mut PgConnection,
+    invoice: i64,
+    name: &str,
+) -> Result<(), ResendError> {
     let refused = |text: String| Err(ResendError::Refused(format!("{name} {text}")));
     let state = sqlx::query!(
         r#"select invoice.state, tenant.provider as "now: Kind",
@@ -46,7 +60,7 @@ pub async fn resend(db: &PgPool, invoice: i64) -> Result<(), ResendError> {
            where invoice.id = $1"#,
         invoice,
     )
-    .fetch_one(db)
+    .fetch_one(&mut *tx)
     .await?;
     match (state.state.as_str(), state.delivery.as_deref()) {
         ("paid" | "void", _) => refused(format!("is {}: nothing is to be sent", state.state)),
@@ -59,26 +73,25 @@ pub async fn resend(db: &PgPool, invoice: i64) -> Result<(), ResendError> {
             "has nobody who sends it: the tenant's provider is manual; set one, and try again"
                 .to_owned(),
         ),
-        (_, None) => Ok(queue(db, invoice).await?),
+        (_, None) => Ok(queue(tx, invoice).await?),
     }
 }
 
 /// Has Stripe send the mail of an invoice again that is there and not paid; false if it is not.
-async fn send_again(db: &PgPool, invoice: i64) -> sqlx::Result<bool> {
+async fn send_again(tx: &mut PgConnection, invoice: i64) -> sqlx::Result<bool> {
     let queued = sqlx::query!(
         "update delivery
-         set state = 'open', begun = false, key_generation = key_generation + 1, key_used_at = null,
+         set state = 'open', step = 'send', begun = false, key_generation = key_generation + 1, key_used_at = null,
              attempts = 0, next_attempt_at = now(), updated_at = now()
-         where invoice_id = $1 and provider = 'stripe' and state = 'done' and step = 'send'
-           and payment not in ('paid', 'void')",
+         where invoice_id = $1 and provider = 'stripe' and state = 'done'
+           and step in ('send', 'credit') and payment not in ('paid', 'void')
+           and exists (select from invoice where id = $1 and state in ('final', 'sent'))",
         invoice,
     );
-    Ok(queued.execute(db).await?.rows_affected() == 1)
+    Ok(queued.execute(tx).await?.rows_affected() == 1)
 }
 
-/// Whoever does so at the same time queues it once.
-async fn queue(db: &PgPool, invoice: i64) -> sqlx::Result<()> {
-    let mut tx = db.begin().await?;
+async fn queue(tx: &mut PgConnection, invoice: i64) -> sqlx::Result<()> {
     sqlx::query!(
         "insert into provider_customer (tenant_id, provider)
          select tenant.id, tenant.provider from tenant join invoice on tenant_id = tenant.id
@@ -95,7 +108,7 @@ async fn queue(db: &PgPool, invoice: i64) -> sqlx::Result<()> {
          on conflict do nothing",
         invoice,
     )
-    .execute(&mut *tx)
-    .await?;
-    tx.commit().await
+    .execute(tx)
+    .await
+    .map(drop)
 }

@@ -2,7 +2,10 @@
 
 use std::collections::HashSet;
 
-use super::outbox::{Delivery, Progress, Step};
+use super::{
+    outbox::{Delivery, Progress, Step},
+    worker::{mismatch, nothing_to_void},
+};
 use crate::{
     auth,
     provider::{
@@ -13,7 +16,7 @@ use crate::{
     },
 };
 
-/// How much earlier than the delivery its invoice may have been made, by Stripe's clock: a day.
+/// How much earlier than its period began an invoice may have been made, by Stripe's clock: a day.
 const EARLIER_S: i64 = 86_400;
 
 /// A step and all that it needs.
@@ -60,11 +63,7 @@ impl Work<'_> {
             email: customer_email.as_deref(),
             deployment: self.deployment,
         };
-        let known = match self.delivery.again {
-            true => self.stripe.find_customer(self.claim, &customer).await?,
-            false => None,
-        };
-        let made = match known {
+        let made = match self.stripe.find_customer(self.claim, &customer).await? {
             Some(known) => known,
             None => {
                 // The customer is the tenant's, not the invoice's. With other parameters it must be
@@ -81,7 +80,8 @@ impl Work<'_> {
     }
 
     async fn create(&self) -> Result<Progress, Failure> {
-        let found = if self.delivery.again { self.find().await? } else { None };
+        // Also the first time: the database may have been restored since it was made.
+        let found = self.find().await?;
         let look = found.is_some();
         let invoice = match found {
             Some(invoice) => invoice,
@@ -104,7 +104,7 @@ impl Work<'_> {
         }
         let Some(customer) = &self.delivery.customer_id else { return Ok(None) };
         let wanted = (customer.as_str(), self.bill.reference.as_str());
-        let since = self.delivery.queued_at - EARLIER_S;
+        let since = self.bill.period_start - EARLIER_S;
         let mut found = self.stripe.find_invoices(self.claim, wanted, since).await?;
         if found.len() > 1 {
             let ids: Vec<_> = found.iter().map(|invoice| invoice.id.as_str()).collect();
@@ -141,7 +141,7 @@ impl Work<'_> {
         let ours = amount(self.bill.total_minor, self.bill.currency)?;
         let currency = self.bill.currency.as_str();
         if invoice.total != ours || !invoice.currency.eq_ignore_ascii_case(currency) {
-            return Err(super::worker::mismatch(
+            return Err(mismatch(
                 self.claim,
                 self.delivery,
                 (invoice.total, &invoice.currency),
@@ -184,7 +184,9 @@ impl Work<'_> {
     }
 
     async fn void(&self) -> Result<Progress, Failure> {
-        let Some(invoice) = self.find().await? else { return Ok(Progress::default()) };
+        let Some(invoice) = self.find().await? else {
+            return nothing_to_void(self.claim, self.delivery);
+        };
         let id = &invoice.id;
         match invoice.status.as_deref() {
             Some("draft") => self.stripe.delete(self.claim, id).await?,

@@ -12,7 +12,7 @@ use tokio::{
 
 use super::{
     backoff, chargebee,
-    outbox::{self, Delivery, Progress},
+    outbox::{self, Delivery, Progress, Step},
     stripe,
 };
 use crate::provider::{
@@ -169,7 +169,12 @@ impl Worker {
 
     async fn carry_out(&self, claim: &Claim, delivery: &Delivery) -> Result<Progress, Failure> {
         let bill = Bill::read(&self.db, delivery.invoice_id).await?;
-        if bill.total_minor == 0 && delivery.step != outbox::Step::Void {
+        if bill.is_void && delivery.step != Step::Void {
+            // A call that makes it may be under way.
+            let look = delivery.again && matches!(delivery.step, Step::Customer | Step::Create);
+            return Ok(Progress { next: Some(Step::Void), look, ..Progress::default() });
+        }
+        if bill.total_minor == 0 && delivery.step != Step::Void {
             // Nobody needs an invoice of nothing.
             return Ok(Progress { paid: true, ..Progress::default() });
         }
@@ -261,6 +266,17 @@ async fn put_off(
     tracing::warn!(tenant, invoice = invoice_id, step, attempts, ?wait, "put off: {text}");
     counter!("weir_delivery_retries_total", "provider" => claim.provider.as_str()).increment(1);
     outbox::put_off(claim, delivery, text, wait, burnt).await
+}
+
+/// Nothing is there that is to be voided. Where a call was under way that makes it, and nobody knows what
+/// became of it, it is looked for again: when the call has been over for as long as a claim lasts.
+pub(super) fn nothing_to_void(claim: &Claim, delivery: &Delivery) -> Result<Progress, Failure> {
+    let wait = claim.lasts.saturating_sub(delivery.key_age);
+    if delivery.again && !wait.is_zero() {
+        let text = "the invoice became void while it was being made; nothing is there yet, which is looked at again";
+        return Err(Failure::Later { text: text.to_owned(), wait: Some(wait) });
+    }
+    Ok(Progress::default())
 }
 
 /// The provider's total is not ours: somebody must look at it.

@@ -12,7 +12,7 @@ const MAX_DESCRIPTION: usize = 250;
 
 #[derive(Debug, Clone)]
 pub struct Bill {
-    /// Names the invoice at the provider: the deployment and our id of it.
+    /// Names the invoice at the provider, also after the database was restored from a backup.
     pub reference: String,
     /// Ours.
     pub number: String,
@@ -25,6 +25,7 @@ pub struct Bill {
     /// How long there is to pay it, from when it was made.
     pub days_until_due: i64,
     pub total_minor: i64,
+    pub is_void: bool,
     /// At most [`MAX_LINES`]; they add up to the total.
     pub lines: Vec<Line>,
 }
@@ -42,19 +43,20 @@ pub async fn deployment(db: &PgPool) -> Result<String, sqlx::Error> {
     sqlx::query_scalar!("select name from deployment").fetch_one(db).await
 }
 
-/// Our id in a reference of this deployment.
-pub fn invoice_of(reference: &str, deployment: &str) -> Option<i64> {
-    reference.strip_prefix(deployment)?.strip_prefix('-')?.parse().ok()
+/// Whether a reference is one of this deployment.
+pub fn is_of(reference: &str, deployment: &str) -> bool {
+    reference.strip_prefix(deployment).is_some_and(|rest| rest.starts_with('-'))
 }
 
 impl Bill {
     /// Reads the invoice `id`.
     pub async fn read(db: &PgPool, id: i64) -> Result<Self, Failure> {
         let row = sqlx::query!(
-            r#"select number, tenant_id, tenant.name, currency, period_start, period_end,
+            r#"select number, invoice.tenant_id, tenant.name, currency, period_start, period_end,
                       round(extract(epoch from due_at - invoice.created_at) / 86400)::bigint as "days_until_due!",
-                      total_minor, deployment.name as deployment
-               from invoice join tenant on tenant.id = tenant_id cross join deployment
+                      total_minor, invoice.state = 'void' as "is_void!", reference
+               from invoice join tenant on tenant.id = invoice.tenant_id
+               join delivery on invoice_id = invoice.id
                where invoice.id = $1"#,
             id,
         )
@@ -82,7 +84,7 @@ impl Bill {
             )));
         }
         Ok(Self {
-            reference: format!("{}-{id}", row.deployment),
+            reference: row.reference,
             number,
             tenant: row.tenant_id,
             tenant_name: row.name,
@@ -92,6 +94,7 @@ impl Bill {
             period_end: row.period_end.to_jiff().as_second(),
             days_until_due: row.days_until_due.max(0),
             total_minor: row.total_minor,
+            is_void: row.is_void,
             lines,
         })
     }
@@ -143,9 +146,9 @@ mod tests {
 
     #[test]
     fn references_are_of_one_deployment() {
-        assert_eq!(invoice_of("0123456789ab-17", "0123456789ab"), Some(17));
-        for other in ["0123456789ac-17", "0123456789ab17", "0123456789ab-", "17", ""] {
-            assert_eq!(invoice_of(other, "0123456789ab"), None, "{other}");
+        assert!(is_of("0123456789ab-17", "0123456789ab"));
+        for other in ["0123456789ac-17", "0123456789ab17", "17", ""] {
+            assert!(!is_of(other, "0123456789ab"), "{other}");
         }
     }
 }

@@ -23,10 +23,10 @@ use super::{
 pub const VERSION: &str = "2025-12-15.clover";
 /// For how long Stripe keeps keys at least, less an hour for slow calls and clocks.
 pub const KEY_WINDOW: Duration = Duration::from_secs(23 * 3_600);
-/// The most calls a second of one endpoint, where Stripe allows 100 in all: a little less than the 25 that
-/// it allows, as calls do not arrive as evenly as they are made. Who is allowed more in all is allowed more
+/// The most calls a second of one endpoint, where Stripe allows 100 in all: a little less than the 20
+/// searches that it allows (25 of others), as calls do not arrive as evenly as they are made. Who is allowed more in all is allowed more
 /// of each, too.
-const ENDPOINT_CALLS_PER_S: u32 = 22;
+const ENDPOINT_CALLS_PER_S: u32 = 18;
 /// The most lines in one call.
 pub const LINES_PER_CALL: usize = 100;
 pub(super) const PAGE: &str = "100";
@@ -172,7 +172,7 @@ impl Stripe {
             pairs([("customer", customer), ("created[gte]", &since.to_string()), ("limit", PAGE)]);
         let path = &["v1", "invoices"];
         let mut found: Vec<Invoice> =
-            self.all(claim, path, "invoices", params, |i: &Invoice| i.id.clone()).await?;
+            self.all(claim, path, "invoices/list", params, |i: &Invoice| i.id.clone()).await?;
         found.retain(|invoice| {
             invoice.metadata.get("invoice_id").is_some_and(|id| id == reference)
                 && !invoice.is("void")

@@ -140,11 +140,11 @@ impl Walk<'_> {
         }
     }
 
-    /// Our id in the reference of an invoice that asks, or asked, for money.
-    fn reference(&self, listed: &Listed) -> Option<i64> {
+    /// Our reference in an invoice that asks, or asked, for money.
+    fn reference<'l>(&self, listed: &'l Listed) -> Option<&'l str> {
         let asks = matches!(listed.status, Status::Open | Status::Paid);
         let reference = listed.reference.as_deref().filter(|_| asks)?;
-        bill::invoice_of(reference, &self.deployment)
+        bill::is_of(reference, &self.deployment).then_some(reference)
     }
 
     /// Delivered invoices that were not in the provider's list.
@@ -250,10 +250,10 @@ impl Walk<'_> {
 
     /// Whether it refers to an invoice that is not here any more.
     async fn is_lost(&self, listed: &Listed) -> Result<bool, Failure> {
-        let Some(id) = self.reference(listed) else { return Ok(false) };
+        let Some(reference) = self.reference(listed) else { return Ok(false) };
         let known = sqlx::query_scalar!(
-            r#"select exists (select from invoice where id = $1) as "is_known!""#,
-            id,
+            r#"select exists (select from delivery where reference = $1) as "is_known!""#,
+            reference,
         );
         Ok(!known.fetch_one(self.db).await?)
     }
@@ -264,7 +264,7 @@ impl Walk<'_> {
         let at = |second| Timestamp::from_second(second).unwrap_or(Timestamp::UNIX_EPOCH);
         Some(Difference {
             tenant: None,
-            invoice: self.reference(listed),
+            invoice: None,
             number: None,
             from: at(self.window.from),
             to: at(self.window.to),
@@ -278,26 +278,27 @@ impl Walk<'_> {
     /// The invoice that another one at the provider refers to, unless its delivery has yet to find that
     /// one.
     async fn referred(&self, listed: &Listed) -> Result<Option<Ours>, Failure> {
-        let Some(id) = self.reference(listed) else { return Ok(None) };
+        let Some(reference) = self.reference(listed) else { return Ok(None) };
         let row = sqlx::query!(
-            r#"select number, invoice.tenant_id, period_start, period_end, total_minor, currency, invoice.state,
+            r#"select invoice.id, number, invoice.tenant_id, period_start, period_end, total_minor, currency,
+                      invoice.state,
                       ($1::text is null or invoice.tenant_id = $1)
                         and ($2::timestamptz is null or period_end > $2)
                         and ($3::timestamptz is null or period_start < $3) as "in_scope!"
-               from invoice left join delivery on invoice_id = invoice.id and provider = $4
-               where invoice.id = $5
-                 and not coalesce(delivery.state <> 'done' and provider_invoice_id is null, false)"#,
+               from delivery join invoice on invoice.id = invoice_id
+               where reference = $5
+                 and not (provider = $4 and delivery.state <> 'done' and provider_invoice_id is null)"#,
             self.scope.tenant(),
             self.scope.first() as _,
             self.scope.end() as _,
             self.provider.as_str(),
-            id,
+            reference,
         )
         .fetch_optional(self.db)
         .await?;
         let Some(row) = row else { return Ok(None) };
         Ok(Some(Ours {
-            invoice: id,
+            invoice: row.id,
             number: row.number,
             tenant: row.tenant_id,
             period: (row.period_start, row.period_end),

@@ -5,10 +5,7 @@ use jiff_sqlx::ToSqlx;
 use metrics::counter;
 use sqlx::PgPool;
 
-use crate::{
-    problem::ApiError,
-    provider::{Kind, bill},
-};
+use crate::{problem::ApiError, provider::Kind};
 
 /// What happened to an invoice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,8 +45,13 @@ pub(super) async fn apply(db: &PgPool, event: &Event) -> Result<(), ApiError> {
 }
 
 async fn carry_out(db: &PgPool, event: &Event) -> Result<&'static str, ApiError> {
-    let deployment = bill::deployment(db).await?;
-    let Some(id) = bill::invoice_of(&event.reference, &deployment) else { return Ok("ignored") };
+    let id = sqlx::query_scalar!(
+        "select invoice_id from delivery where reference = $1",
+        event.reference
+    )
+    .fetch_optional(db)
+    .await?;
+    let Some(id) = id else { return Ok("ignored") };
     let mut tx = db.begin().await?;
     let is_new = sqlx::query!(
         "insert into webhook_event (provider, event_id) values ($1, $2) on conflict do nothing",
@@ -72,13 +74,19 @@ async fn carry_out(db: &PgPool, event: &Event) -> Result<&'static str, ApiError>
         Change::Overdue => ("overdue", None),
     };
     // One that the provider has under another id is not this one: such as an invoice that was
-    // rejected. Void before it is delivered is nobody's wish but ours.
+    // rejected. Void before it is delivered is nobody's wish but ours; afterwards nothing more is to be
+    // done there, whatever was.
     let applied = sqlx::query!(
-        "update delivery set payment = $4, payment_at = $5, updated_at = now()
+        "update delivery
+         set payment = $4, payment_at = $5, updated_at = now(),
+             state = case when $4 = 'void' and step <> 'void' then 'done' else state end,
+             step = case when $4 = 'void' and state <> 'done' then 'void' else step end,
+             last_error = case when $4 = 'void' then null else last_error end
          where invoice_id = $1 and provider = $2 and provider_invoice_id = $3
            and payment in ('open', 'failed', 'overdue')
            and ($6 or payment_at is null or payment_at <= $5)
-           and ($4 <> 'void' or state = 'done')",
+           and ($4 <> 'void'
+                or exists (select from invoice where id = $1 and state not in ('grace', 'final')))",
         id,
         event.provider.as_str(),
         event.invoice,

@@ -3,13 +3,13 @@
 use super::*;
 use crate::fake::Fault;
 
-async fn credit(fleet: &Fleet, invoice: i64, amount: &str) -> Result<()> {
+pub(super) async fn credit(fleet: &Fleet, invoice: i64, amount: &str) -> Result<()> {
     let body = json!({ "amount": amount, "reason": "An hour offline" });
     fleet.admin.post(&format!("/invoices/{invoice}/credit-notes"), &body).await?.ok().map(drop)
 }
 
 /// Waits until the provider has all credit notes.
-async fn all_there(fleet: &Fleet) -> Result<()> {
+pub(super) async fn all_there(fleet: &Fleet) -> Result<()> {
     wait_for("all credit notes to be delivered", SOON, async || {
         let sql = "select count(*), (select count(*) from delivery where state <> 'done') from credit_note_due";
         let open = fleet.stack.database.query(sql).await?;

@@ -105,9 +105,96 @@ async fn a_step_that_is_under_way_is_ended_before_it_stops() -> Result<()> {
     fleet.stack.control_planes[0].stop();
     let sql = "select state, step, begun, claimed_until <= now() from delivery, provider_customer";
     assert_eq!(fleet.stack.database.query(sql).await?.trim(), "open|lines|f|t");
-    assert_eq!(stripe.calls().len(), 2);
+    assert_eq!(stripe.calls().len(), 4);
     fleet.stack.control_planes[0].restart().await?;
     arrives_at_stripe(&fleet, &stripe, ("acme", invoice)).await?;
-    assert_eq!(stripe.calls().len(), 6, "nothing was looked for or repeated");
+    assert_eq!(stripe.calls().len(), 8, "nothing was looked for again or repeated");
+    Ok(())
+}
+
+/// The four ways to be killed at a call.
+const WAYS: [(Fault, bool); 4] = [
+    (Fault::HoldBefore, false),
+    (Fault::HoldBefore, true),
+    (Fault::SilentAfter, false),
+    (Fault::SilentAfter, true),
+];
+
+/// Kills the control plane at this call, which `begin` leads to, and starts it again.
+async fn killed_at<P: Provider>(
+    (fleet, fake): (&Fleet, &Fake<P>),
+    call: &str,
+    (fault, keys_forgotten): (Fault, bool),
+    begin: impl Future<Output = Result<()>>,
+) -> Result<()> {
+    fake.strike(call, fault);
+    begin.await?;
+    fake.struck().await.with_context(|| format!("{fault:?} of {call}"))?;
+    fleet.stack.control_planes[0].kill();
+    claims_pass(fleet).await?;
+    if keys_forgotten {
+        key_window_passes(fleet, fake).await?;
+    }
+    fleet.stack.control_planes[0].restart().await
+}
+
+async fn void(fleet: &Fleet, invoice: i64) -> Result<()> {
+    let sql = format!("update invoice set state = 'void' where id = {invoice}");
+    fleet.stack.database.query(&sql).await.map(drop)
+}
+
+async fn killed_while_voiding(call: &str, is_draft: bool) -> Result<()> {
+    let stripe = FakeStripe::start().await?;
+    let fleet = with_stripe(&stripe).await?;
+    for (number, way) in WAYS.into_iter().enumerate() {
+        let tenant = format!("t{number}");
+        customer(&fleet, &tenant, "stripe").await?;
+        if is_draft {
+            stripe.strike("POST invoices/finalize", Fault::Refused);
+        }
+        let invoice = bill(&fleet, &tenant, LINES).await?;
+        delivery_is(&fleet, invoice, if is_draft { "failed" } else { "done" }).await?;
+        killed_at((&fleet, &stripe), call, way, void(&fleet, invoice)).await?;
+        delivery_is(&fleet, invoice, "done").await.with_context(|| format!("{way:?}"))?;
+        ensure!(stripe.invoices_of(&tenant).is_empty(), "{way:?}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn killed_while_an_invoice_is_voided_at_stripe() -> Result<()> {
+    killed_while_voiding("POST invoices/void", false).await
+}
+
+#[tokio::test]
+async fn killed_while_a_draft_is_deleted_at_stripe() -> Result<()> {
+    killed_while_voiding("DELETE invoices/id", true).await
+}
+
+/// At Chargebee, each credit note is there once, and what is void is void.
+#[tokio::test]
+async fn killed_while_chargebee_gets_credit_notes_and_voids() -> Result<()> {
+    let chargebee = FakeChargebee::start().await?;
+    let fleet = with_chargebee(&chargebee).await?;
+    for (number, way) in WAYS.into_iter().enumerate() {
+        let tenant = format!("t{number}");
+        customer(&fleet, &tenant, "chargebee").await?;
+        let invoice = bill(&fleet, &tenant, LINES).await?;
+        delivery_is(&fleet, invoice, "done").await?;
+        let both = (&fleet, &chargebee);
+        let credited = super::credit_notes::credit(&fleet, invoice, "1.00");
+        killed_at(both, "POST credit_notes/create", way, credited).await?;
+        super::credit_notes::all_there(&fleet).await.with_context(|| format!("{way:?}"))?;
+        let notes = chargebee.with(|chargebee| chargebee.credit_notes.len());
+        ensure!(notes == number + 1, "{notes} credit notes, {way:?}");
+
+        let tenant = format!("void{number}");
+        customer(&fleet, &tenant, "chargebee").await?;
+        let invoice = bill(&fleet, &tenant, LINES).await?;
+        delivery_is(&fleet, invoice, "done").await?;
+        killed_at(both, "POST invoices/void", way, void(&fleet, invoice)).await?;
+        delivery_is(&fleet, invoice, "done").await.with_context(|| format!("{way:?}"))?;
+        ensure!(chargebee.invoices_of(&tenant).is_empty(), "{way:?}");
+    }
     Ok(())
 }

@@ -202,6 +202,13 @@ async fn an_invoice_is_sent_again_when_asked_for() -> Result<()> {
     wait_for("the second mail", SOON, async || Ok((sent() == 2).then_some(()))).await?;
     arrives_at_stripe(&fleet, &stripe, ("acme", invoice)).await?;
 
+    // Also after a credit note.
+    super::credit_notes::credit(&fleet, invoice, "1.00").await?;
+    super::credit_notes::all_there(&fleet).await?;
+    assert_eq!(resend().await?.status, 202);
+    wait_for("the third mail", SOON, async || Ok((sent() == 3).then_some(()))).await?;
+    delivery_is(&fleet, invoice, "done").await?;
+
     let pay = format!("update invoice set state = 'paid' where id = {invoice}");
     fleet.stack.database.query(&pay).await?;
     fleet.stack.database.query("update delivery set payment = 'paid'").await?;

@@ -11,7 +11,7 @@ use super::*;
 
 const SECRET: &str = "whsec_of_a_private_run";
 
-fn now_s() -> Result<u64> {
+pub(super) fn now_s() -> Result<u64> {
     Ok(SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs())
 }
 
@@ -30,12 +30,12 @@ async fn post(fleet: &Fleet, header: &str, body: &str) -> Result<Answer> {
 }
 
 /// A call of Stripe as it should be.
-async fn stripe_says(fleet: &Fleet, event: &Value) -> Result<u16> {
+pub(super) async fn stripe_says(fleet: &Fleet, event: &Value) -> Result<u16> {
     let body = event.to_string();
     Ok(post(fleet, &signature(SECRET, now_s()?, &body)?, &body).await?.status)
 }
 
-fn event(id: &str, kind: &str, created: u64, invoice: &Invoice) -> Value {
+pub(super) fn event(id: &str, kind: &str, created: u64, invoice: &Invoice) -> Value {
     json!({ "id": id, "object": "event", "type": kind, "created": created,
             "data": { "object": invoice.json() } })
 }
@@ -48,13 +48,13 @@ async fn stored(fleet: &Fleet) -> Result<String> {
     fleet.stack.database.query(sql).await
 }
 
-async fn payment(fleet: &Fleet, invoice: i64) -> Result<(String, String)> {
+pub(super) async fn payment(fleet: &Fleet, invoice: i64) -> Result<(String, String)> {
     let delivery = delivery(fleet, invoice).await?;
     let payment = delivery["payment"].as_str().unwrap_or("").to_owned();
     Ok((payment, invoice_state(fleet, invoice).await?))
 }
 
-fn pair(payment: &str, state: &str) -> (String, String) {
+pub(super) fn pair(payment: &str, state: &str) -> (String, String) {
     (payment.to_owned(), state.to_owned())
 }
 
