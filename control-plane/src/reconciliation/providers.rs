@@ -191,7 +191,7 @@ impl Walk<'_> {
                 let (total, currency) = (listed.total, &listed.currency);
                 let theirs = format!("{id}, {total} {currency}, {}", listed.status.as_str());
                 if self.is_lost(listed).await? {
-                    return Ok(self.lost(listed, theirs).into_iter().collect());
+                    return Ok(self.lost(theirs).into_iter().collect());
                 }
                 let Some(ours) = self.referred(listed).await? else { return Ok(Vec::new()) };
                 (ours, vec![("an invoice that was not delivered from here", None, Some(theirs))])
@@ -259,7 +259,7 @@ impl Walk<'_> {
     }
 
     /// Nobody knows whose it was and of which period; so it is told only where all are compared.
-    fn lost(&self, listed: &Listed, theirs: String) -> Option<Difference> {
+    fn lost(&self, theirs: String) -> Option<Difference> {
         let Scope { tenant: None, from: None, to: None, .. } = self.scope else { return None };
         let at = |second| Timestamp::from_second(second).unwrap_or(Timestamp::UNIX_EPOCH);
         Some(Difference {
