@@ -52,6 +52,8 @@ struct Claimed {
     block: Quantity,
     claimed: i64,
     adjustment: i64,
+    /// The last block is so new that it may not be in Redis yet.
+    is_fresh: bool,
 }
 
 impl Claims {
@@ -161,6 +163,10 @@ impl Claims {
         if unclaimed < 0 {
             return self.take_back(target, unclaimed.saturating_neg()).await;
         }
+        if claimed.block.is_zero() && !wish.least.is_zero() && claimed.is_fresh {
+            // Told that nothing is left, Redis would refuse what that block holds.
+            return Err(ApiError::Busy("a block of another replica may be on its way"));
+        }
         if !claimed.block.is_zero() {
             metrics::counter!("weir_claim_blocks_total").increment(1);
             metrics::counter!("weir_claim_tokens_total").increment(claimed.block.get());
@@ -183,11 +189,14 @@ impl Claims {
         let (starts, ends) = (instant(target.window.start_ms)?, instant(target.window.end_ms)?);
         let update = async || {
             sqlx::query!(
-                "update claim set
+                r#"update claim set
                    claimed = claimed + claim_block($5 + adjustment - claimed, $6, $7),
-                   last_block = claim_block($5 + adjustment - claimed, $6, $7)
+                   last_block = claim_block($5 + adjustment - claimed, $6, $7),
+                   claimed_at = case when claim_block($5 + adjustment - claimed, $6, $7) > 0
+                     then clock_timestamp() else claimed_at end
                  where tenant_id = $1 and limit_name = $2 and period_start = $3 and period_end = $4
-                 returning last_block, claimed, adjustment",
+                 returning last_block, claimed, adjustment,
+                   claimed_at > clock_timestamp() - interval '1 second' as "is_fresh!""#,
                 target.tenant.as_str(),
                 target.limit.name.as_str(),
                 starts,
@@ -213,6 +222,7 @@ impl Claims {
             block: Quantity::clamped(u64::try_from(row.last_block).unwrap_or(0)),
             claimed: row.claimed,
             adjustment: row.adjustment,
+            is_fresh: row.is_fresh,
         })
     }
 
@@ -231,8 +241,12 @@ impl Claims {
         )
         .fetch_one(&self.db)
         .await?;
-        let left =
-            Claimed { block: Quantity::ZERO, claimed: row.claimed, adjustment: row.adjustment };
+        let left = Claimed {
+            block: Quantity::ZERO,
+            claimed: row.claimed,
+            adjustment: row.adjustment,
+            is_fresh: false,
+        };
         self.tell(target, 0, left.unclaimed(target.limit.capacity).max(0)).await?;
         Ok(())
     }
