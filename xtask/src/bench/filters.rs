@@ -80,6 +80,7 @@ impl Peer<'_> {
     failure_mode_deny: true
     rate_limit_service:
       transport_api_version: V3
+    timeout: 1s
       grpc_service: { envoy_grpc: { cluster_name: ratelimit } }
 "#
             .to_owned(),
