@@ -43,4 +43,5 @@ mod services;
 mod shipped_files;
 mod smoke;
 mod takeover;
+mod time_zones;
 mod usage;

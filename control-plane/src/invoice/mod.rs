@@ -11,6 +11,7 @@
 //! |---|---|
 //! | [`period`] | which billing period of a tenant is open |
 //! | [`dates`] | on which dates the periods of a tenant end |
+//! | [`calendar`] | in which time zones they end, and the ends of those that are billed again |
 //! | [`terms`] | the terms by which periods are priced |
 //! | [`usage`] | rolled-up quantities |
 //! | [`late`] | usage of closed periods that no invoice has priced yet |
@@ -29,6 +30,7 @@
 //! | [`rule`] | lines that come from other lines |
 //! | [`view`] | an invoice as the API and the pages show it |
 
+mod calendar;
 pub mod close;
 pub mod credit;
 mod dates;
