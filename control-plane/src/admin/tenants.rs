@@ -288,6 +288,8 @@ fn instant<S: Serializer>(
 
 /// The tenant, which nobody else changes before the transaction ends.
 pub(super) async fn lock(tx: &mut PgConnection, id: &TenantId) -> Result<Tenant, ApiError> {
+    // Before any row: who waits for it holds none that others wait for.
+    terms::begin(tx).await?;
     sqlx::query!("select id from tenant where id = $1 for no key update", id.as_str())
         .fetch_optional(&mut *tx)
         .await?;
