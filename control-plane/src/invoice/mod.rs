@@ -24,12 +24,14 @@
 //! | [`run`] | the same for all tenants: `weir invoice run` |
 //! | [`scheduler`] | the task in `weir serve` that does so on time |
 //! | [`preview`] | invoices that are not made yet, as they would be now |
+//! | [`audit`] | whether stored lines are what stored quantities cost |
 //! | [`read`] | reading stored invoices |
 //! | [`credit`] | credit notes, and voiding an invoice |
 //! | [`payment`] | payments that no provider tells of |
 //! | [`rule`] | lines that come from other lines |
 //! | [`view`] | an invoice as the API and the pages show it |
 
+pub mod audit;
 mod calendar;
 pub mod close;
 pub mod credit;
