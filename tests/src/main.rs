@@ -13,6 +13,7 @@ mod conservation;
 mod corrections;
 mod credit_notes;
 mod credits;
+mod cut_off;
 mod delivery;
 #[allow(dead_code, reason = "each test uses a part of it")]
 mod fake;
