@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
+use jiff::tz::TimeZone;
 use rust_decimal::Decimal;
 use sqlx::PgConnection;
 use weir_domain::{
@@ -121,7 +122,7 @@ impl Stored {
             let amount_minor = line.amount.minor();
             let stored = own.next();
             let (place, name) = stored.map_or_else(
-                || ("one more line".to_owned(), line.subject.name()),
+                || ("one more line".to_owned(), line.subject.name(&TimeZone::UTC)),
                 |line| (format!("line {}", line.position), line.name.clone()),
             );
             let differs = |what: &str, is_money, stored, computed| LineDiffers {

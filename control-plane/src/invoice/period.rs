@@ -35,7 +35,7 @@ pub(super) struct Due {
     pub(super) tenant: TenantId,
     pub(super) period: BillingPeriod,
     /// Whose calendar said when the period ends.
-    pub(super) time_zone: String,
+    pub(super) time_zone: Zone,
     /// Whether all usage of the closed periods that came since is in `usage_late`: their last invoice
     /// was made long enough after their end.
     pub(super) is_settled: bool,
@@ -202,7 +202,7 @@ impl OpenPeriod {
         Due {
             tenant,
             period,
-            time_zone: self.calendar.zone(self.start).name.clone(),
+            time_zone: self.calendar.zone(self.start).clone(),
             is_settled: self.is_settled,
             last: self.last,
             is_after_close: self.is_after_close(),

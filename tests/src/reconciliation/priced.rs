@@ -44,7 +44,7 @@ async fn a_line_that_its_quantities_do_not_give_is_found() -> Result<()> {
         (
             moved(7),
             moved(-7),
-            "Late or corrected usage of 2025-01-01T00:00:00Z to 2025-02-01T00:00:00Z, of the invoice with id 1: amount",
+            "Late or corrected usage of 1 Jan 2025, 00:00 to 1 Feb 2025, 00:00, of the invoice with id 1: amount",
             ["0.97 USD", "0.90 USD", "0.07"],
         ),
     ] {
