@@ -110,9 +110,18 @@ id_type! {
     Meter
 }
 
+impl Meter {
+    /// Whether it is the one that usage is counted on where no policy names another.
+    pub fn is_default(&self) -> bool {
+        self.0 == DEFAULT_METER
+    }
+}
+
+const DEFAULT_METER: &str = "default";
+
 impl Default for Meter {
     fn default() -> Self {
-        Self("default".to_owned())
+        Self(DEFAULT_METER.to_owned())
     }
 }
 

@@ -16,7 +16,8 @@ pub const LEASES_PATH: &str = "/edge/v1/leases";
 /// Where a worker posts its usage batches ([`crate::usage::UsageBatch`]).
 pub const USAGE_PATH: &str = "/edge/v1/usage";
 /// Where a gateway waits for changes: `GET …?version=1&after=<revision>&gateway=<id>&policy=<version>`,
-/// with the version of the rating policy by which it rates requests, 0 without one.
+/// with the version of the rating policy by which it rates requests, 0 without one. A gateway that does
+/// not know whether there is one leaves `policy` out, and is answered at once.
 pub const CONFIG_PATH: &str = "/edge/v1/config";
 
 /// The longest rating policy, in bytes.
@@ -98,6 +99,9 @@ pub struct LeaseAnswer {
     pub ttl_ms: u64,
     /// The clock that stamps usage under this lease: ms since 1970 when the lease was decided.
     pub now_ms: i64,
+    /// The plan that the tenant is on; empty where nothing can be leased.
+    #[serde(default)]
+    pub plan: String,
     /// When refused: what to tell the client. 0 with a limit that can never hold the need.
     #[serde(default)]
     pub retry_after_ms: u64,
@@ -150,7 +154,10 @@ pub struct ConfigAnswer {
     /// Tenants whose state, plan or buckets changed.
     #[serde(default)]
     pub tenants: Vec<TenantId>,
-    /// Where the gateway said which policy it has, and it has another than it should.
+    /// When this was answered: ms since 1970.
+    #[serde(default)]
+    pub now_ms: i64,
+    /// The policy that the gateway should have, unless it said that it has it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy: Option<RatingPolicy>,
 }

@@ -36,8 +36,22 @@ pub struct Config {
     /// What becomes of requests while no lease can be had.
     #[serde(default)]
     pub outage: OutageContract,
+    /// What becomes of requests where the rating policy fails.
+    #[serde(default)]
+    pub policy_failure: PolicyFailure,
     /// Requests that call language models.
     pub llm: Option<LlmConfig>,
+}
+
+/// What becomes of a request of which the rating policy says nothing that can be used, or takes more
+/// than its budget.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PolicyFailure {
+    #[default]
+    Deny,
+    /// It costs what it would without a policy.
+    Allow,
 }
 
 /// What becomes of requests of active tenants while the control plane does not answer and their

@@ -78,9 +78,8 @@ pub fn done() {
 }
 
 /// Runs `action` on behalf of the paused stream `context`; nothing happens if it is gone.
-pub fn with_stream(context: u32, root: u32, action: impl FnOnce()) {
-    if hostcalls::set_effective_context(context).is_ok() {
-        action();
-    }
+pub fn with_stream<T>(context: u32, root: u32, action: impl FnOnce() -> T) -> Option<T> {
+    let done = hostcalls::set_effective_context(context).is_ok().then(action);
     let _ = hostcalls::set_effective_context(root);
+    done
 }

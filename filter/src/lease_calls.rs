@@ -5,7 +5,7 @@ use weir_domain::{
         self, LEASES_PATH, LeaseAnswer, LeaseAsk, LeaseRequest, LeaseResponse, MAX_LEASES_PER_CALL,
         TenantState,
     },
-    quantity::Amount,
+    quantity::{Amount, Quantity},
 };
 
 use crate::{
@@ -22,6 +22,9 @@ use crate::{
 
 /// How long the state of a suspended tenant is believed without asking, in ns; a change is pushed.
 const SUSPENDED_NS: u64 = 5_000_000_000;
+
+/// What a request takes at least whose rate is not known yet.
+const UNRATED: Amount = Amount { tokens: Quantity::ZERO, requests: Quantity::ONE };
 
 /// Tenants whose call failed and is to be repeated.
 #[derive(Debug, Default)]
@@ -65,13 +68,18 @@ impl Worker {
         if tenant.call.is_some() {
             return false;
         }
-        let need = tenant.waiters.front().map_or(Amount::ZERO, |waiter| waiter.cost);
+        let first = tenant.waiters.front();
+        let need = first.map_or(Amount::ZERO, |waiter| match &waiter.rate {
+            Some(rate) => rate.cost,
+            None => UNRATED,
+        });
+        let likely = if need == UNRATED { Amount::request(self.config.cost) } else { need };
         let (number, generation) = (self.number, self.generation);
         let basis = host::update(&tenant.slot_key(), |bytes| {
             if bytes.is_none() {
                 let first = CallBasis {
                     stamp: String::new(),
-                    want: least_want(need),
+                    want: least_want(likely),
                     spent: Amount::ZERO,
                     refund: Amount::ZERO,
                     owe: Amount::ZERO,
@@ -92,7 +100,7 @@ impl Worker {
 
     /// A tenant that nobody has confirmed, and that is not asked for because whose request it was has
     /// left, must not take the place of one that is.
-    fn forget_unasked(&mut self, index: Index) {
+    pub fn forget_unasked(&mut self, index: Index) {
         let unasked = |tenant: &mut Tenant| !tenant.proven && tenant.is_idle();
         if self.tenants.get_mut(index).is_some_and(unasked) {
             self.tenants.remove(index);
@@ -236,6 +244,7 @@ impl Worker {
                     need: call.ask.need,
                     generation: call.generation,
                     sent_ns: call.sent_ns,
+                    reads_plan: self.policy.reads_plan(),
                 };
                 // What this worker left for others to say when it began to end has been heard.
                 let heard =

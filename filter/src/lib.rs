@@ -8,6 +8,7 @@
 //! | [`worker`] | one VM: decides over requests, does the rest on its tick |
 //! | [`tenant`], [`tenants`] | what a worker knows: slices, counts, who waits; strangers |
 //! | [`waiters`] | requests that are paused until there is a lease |
+//! | [`rating`] | what a request costs, by the configuration or a policy |
 //! | [`slot`] | the gateway's lease in shared data, drawn on by all workers |
 //! | [`llm`] | calls of language models: reserved by their body, settled by their answer |
 //! | [`lease_calls`], [`sweep`] | leases: asked for, renewed, given back |
@@ -33,6 +34,7 @@ pub mod lease_calls;
 pub mod llm;
 pub mod outage;
 pub mod places;
+pub mod rating;
 pub mod refresher;
 pub mod refusal;
 pub mod slot;

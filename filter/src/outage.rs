@@ -10,6 +10,7 @@ use weir_domain::{
 use crate::{
     config::{AfterGrace, OutageContract},
     host,
+    rating::Rate,
     refusal::Refused,
     slot::{Refusal, Slot},
     stats::Counter,
@@ -162,7 +163,14 @@ impl Worker {
     }
 
     /// Decides by the outage contract over a request of the tenant at `index`.
-    pub fn decide_in_outage(&mut self, index: Index, cost: Amount, now_ns: u64) -> Decision {
+    pub fn decide_in_outage(
+        &mut self,
+        context: u32,
+        index: Index,
+        rate: &Rate,
+        now_ns: u64,
+    ) -> Decision {
+        let cost = rate.cost;
         let contract = self.config.outage;
         let all_changed_ns = self.refresher.all_changed_ns();
         let Some(tenant) = self.tenants.get_mut(index) else {
@@ -188,8 +196,8 @@ impl Worker {
         };
         match verdict {
             Verdict::Pass(unleased) => {
-                tenant.count_unleased(cost, now_ns, slot.clock_offset_ns, &mut self.usage);
-                self.note_admission(index, cost);
+                tenant.count_unleased(rate, now_ns, slot.clock_offset_ns, &mut self.usage);
+                self.note_admission(context, index, rate, false);
                 self.stats.count(unleased.counter());
                 Decision::Admit(Some(AnswerFields::Unleased(unleased)))
             }

@@ -5,7 +5,7 @@ use proxy_wasm::types::LogLevel;
 use serde::{Deserialize, Serialize};
 use weir_domain::{
     id::TenantId,
-    protocol::{self, CONFIG_PATH, ConfigAnswer, USAGE_PATH},
+    protocol::{self, CONFIG_PATH, ConfigAnswer, RatingPolicy, USAGE_PATH},
     usage::UsageAnswer,
 };
 
@@ -13,7 +13,7 @@ use crate::{
     host,
     http_call::{self, Answer},
     places::{self, Found, outbox_key},
-    slot::Slot,
+    slot::{Slot, clock_offset_ns},
     stats::Counter,
     tenants::Index,
     usage::{Frozen, Outbox},
@@ -22,6 +22,8 @@ use crate::{
 
 const OWNER_KEY: &str = "weir/1/refresher";
 const CHANGES_KEY: &str = "weir/1/changes";
+/// The policy that gateways rate requests by.
+const POLICY_KEY: &str = "weir/1/policy";
 /// How often the owner says that it lives, and the others look, in ns.
 const BEAT_NS: u64 = 500_000_000;
 /// An owner that has been silent for this long has lost its office.
@@ -47,6 +49,11 @@ struct Changes {
     recent: Vec<Option<TenantId>>,
     /// When all tenants may have changed.
     all_changed_ns: u64,
+    /// The version of the policy that is kept at [`POLICY_KEY`], 0 for none; `None` while nobody has
+    /// heard.
+    policy: Option<u32>,
+    /// What to add to the monotonic clock to get the control plane's, in ns.
+    clock_offset_ns: Option<i64>,
 }
 
 #[derive(Debug, Default)]
@@ -59,6 +66,9 @@ pub struct Refresher {
     /// The sequence of changes that this worker has heard.
     heard: Option<u64>,
     all_changed_ns: u64,
+    clock_offset_ns: Option<i64>,
+    /// A version of the policy that does not compile here.
+    refused_policy: Option<u32>,
     orphan_under_way: bool,
     /// The place to look for orphans at first.
     next_orphan: u32,
@@ -86,6 +96,7 @@ impl Changes {
 
     fn add(&mut self, answer: &ConfigAnswer, now_ns: u64) {
         self.revision = answer.revision;
+        self.clock_offset_ns = Some(clock_offset_ns(answer.now_ms, now_ns));
         if answer.reset {
             self.all_changed_ns = now_ns;
         }
@@ -105,6 +116,11 @@ impl Refresher {
     /// before does not count.
     pub fn all_changed_ns(&self) -> u64 {
         self.all_changed_ns
+    }
+
+    /// The same for what to add to the monotonic clock to get the control plane's.
+    pub fn clock_offset_ns(&self) -> Option<i64> {
+        self.clock_offset_ns
     }
 }
 
@@ -152,7 +168,12 @@ impl Worker {
 
     fn poll_config(&mut self, now_ns: u64) {
         let after = Changes::load().revision;
-        let path = format!("{CONFIG_PATH}?version={}&after={after}", protocol::VERSION);
+        let gateway = &self.gateway;
+        let mut path =
+            format!("{CONFIG_PATH}?version={}&after={after}&gateway={gateway}", protocol::VERSION);
+        if let Some(version) = self.policy.version() {
+            path.push_str(&format!("&policy={version}"));
+        }
         match http_call::poll(&self.config.control_plane, &path) {
             Some(token) => {
                 self.refresher.polling = true;
@@ -169,8 +190,7 @@ impl Worker {
             Ok(answer) => answer,
             Err(why) => return self.poll_failed(now_ns, &why),
         };
-        self.refresher.failures = 0;
-        self.refresher.retry_ns = 0;
+        let kept = answer.policy.as_ref().map(|policy| self.keep_policy(policy)).transpose();
         // First the slots, so that whoever hears of a change finds its slot marked.
         for tenant in &answer.tenants {
             invalidate(&format!("weir/1/slot/{tenant}"), now_ns);
@@ -179,11 +199,50 @@ impl Worker {
             let mut changes: Changes =
                 bytes.and_then(|bytes| postcard::from_bytes(bytes).ok()).unwrap_or_default();
             changes.add(&answer, now_ns);
+            if let Ok(Some(version)) = kept {
+                changes.policy = Some(version);
+            }
             (postcard::to_allocvec(&changes).ok(), ())
         });
         self.hear_changes(now_ns);
+        if let Err(why) = kept {
+            // It is told again at once.
+            return self.poll_failed(now_ns, &why);
+        }
+        self.refresher.failures = 0;
+        self.refresher.retry_ns = 0;
         if self.refresher.is_owner {
             self.poll_config(now_ns);
+        }
+    }
+
+    /// Rates requests by `policy`, and keeps it for the other workers; its version. One that does not
+    /// compile leaves them all with the one they have.
+    fn keep_policy(&mut self, policy: &RatingPolicy) -> Result<u32, String> {
+        self.rate_by(policy)?;
+        host::update(POLICY_KEY, |_| (postcard::to_allocvec(policy).ok(), ()));
+        let RatingPolicy { version, id, .. } = policy;
+        if *version != 0 {
+            host::log(
+                LogLevel::Info,
+                &format!("weir: requests are rated by {id}, version {version}"),
+            );
+        }
+        Ok(*version)
+    }
+
+    /// Takes over the policy that the refresher has kept.
+    fn hear_policy(&mut self, version: Option<u32>) {
+        if version == self.policy.version() || version == self.refresher.refused_policy {
+            return;
+        }
+        let kept = host::read(POLICY_KEY)
+            .and_then(|bytes| postcard::from_bytes::<RatingPolicy>(&bytes).ok());
+        if let Some(policy) = kept
+            && let Err(why) = self.rate_by(&policy)
+        {
+            self.refresher.refused_policy = version;
+            host::warn(&format!("weir: {why}"));
         }
     }
 
@@ -197,6 +256,8 @@ impl Worker {
     /// Does what this worker has to do about changes that the refresher heard.
     pub fn hear_changes(&mut self, now_ns: u64) {
         let changes = Changes::load();
+        self.refresher.clock_offset_ns = changes.clock_offset_ns;
+        self.hear_policy(changes.policy);
         let heard = self.refresher.heard.replace(changes.sequence);
         self.refresher.all_changed_ns = changes.all_changed_ns;
         if heard == Some(changes.sequence) {
@@ -235,6 +296,7 @@ impl Worker {
         if let Some(tenant) = self.tenants.get_mut(index) {
             tenant.refusal = None;
             tenant.suspended_until_ns = 0;
+            tenant.plan = None;
             tenant.changed_ns = now_ns;
         }
     }
@@ -340,6 +402,7 @@ mod tests {
             revision,
             reset,
             tenants: tenants.iter().map(|id| TenantId::new(*id).unwrap()).collect(),
+            now_ms: 0,
             policy: None,
         }
     }

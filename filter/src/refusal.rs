@@ -27,6 +27,10 @@ pub enum Refused {
     BodyTooLarge,
     /// It is not what it should be; why.
     BodyUnreadable(String),
+    /// The rating policy says so, and maybe why.
+    PolicyDenied(Option<Rc<str>>),
+    /// It failed, or took more than its budget.
+    PolicyFailed,
     /// The buckets do not hold the cost.
     Limit(Rc<LimitRefused>),
     /// No lease could be had in time, and the outage contract admits nothing.
@@ -84,6 +88,8 @@ impl Refused {
             Self::Suspended => Counter::Suspended,
             Self::BodyTooLarge => Counter::BodyTooLarge,
             Self::BodyUnreadable(_) => Counter::BodyUnreadable,
+            Self::PolicyDenied(_) => Counter::PolicyDenied,
+            Self::PolicyFailed => Counter::PolicyFailed,
             Self::Limit(it) if it.is_for_ever() => Counter::CostExceedsCapacity,
             Self::Limit(_) => Counter::LimitExceeded,
             Self::ControlPlaneUnreachable => Counter::ControlPlaneUnreachable,
@@ -101,6 +107,8 @@ impl Refused {
             Counter::Suspended => "suspended",
             Counter::BodyTooLarge => "body_too_large",
             Counter::BodyUnreadable => "body_unreadable",
+            Counter::PolicyDenied => "policy_denied",
+            Counter::PolicyFailed => "policy_failed",
             Counter::CostExceedsCapacity => "cost_exceeds_capacity",
             Counter::LimitExceeded => "limit_exceeded",
             Counter::UsageUnacknowledged => "usage_unacknowledged",
@@ -113,11 +121,12 @@ impl Refused {
     fn status(&self) -> (u32, &'static str) {
         match self {
             Self::MissingCredential | Self::UnknownTenant => (401, "Unauthorized"),
-            Self::Suspended => (403, "Forbidden"),
+            Self::Suspended | Self::PolicyDenied(_) => (403, "Forbidden"),
             Self::BodyTooLarge => (413, "Content Too Large"),
             Self::BodyUnreadable(_) => (400, "Bad Request"),
             Self::Limit(_) => (429, "Too Many Requests"),
             Self::ControlPlaneUnreachable
+            | Self::PolicyFailed
             | Self::GraceExceeded
             | Self::UsageUnacknowledged
             | Self::Overloaded => (503, "Service Unavailable"),
@@ -133,6 +142,11 @@ impl Refused {
             Self::BodyUnreadable(why) => {
                 return format!("The body of this call cannot be metered: {why}.").into();
             }
+            Self::PolicyDenied(Some(reason)) => return reason.to_string().into(),
+            Self::PolicyDenied(None) => {
+                "The rating policy of this API does not allow this request."
+            }
+            Self::PolicyFailed => "Requests like this one cannot be rated at the moment.",
             Self::Limit(_) => NOTHING_LEFT,
             Self::ControlPlaneUnreachable | Self::GraceExceeded | Self::UsageUnacknowledged => {
                 "Requests cannot be metered at the moment; try again."
@@ -145,10 +159,11 @@ impl Refused {
     fn grpc_status(&self) -> GrpcStatusCode {
         match self {
             Self::MissingCredential | Self::UnknownTenant => GrpcStatusCode::Unauthenticated,
-            Self::Suspended => GrpcStatusCode::PermissionDenied,
+            Self::Suspended | Self::PolicyDenied(_) => GrpcStatusCode::PermissionDenied,
             Self::BodyTooLarge | Self::BodyUnreadable(_) => GrpcStatusCode::InvalidArgument,
             Self::Limit(_) => GrpcStatusCode::ResourceExhausted,
             Self::ControlPlaneUnreachable
+            | Self::PolicyFailed
             | Self::GraceExceeded
             | Self::UsageUnacknowledged
             | Self::Overloaded => GrpcStatusCode::Unavailable,

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 use weir_domain::{
-    protocol::{LeaseAnswer, LimitStatus, TenantState},
+    protocol::{LeaseAnswer, LimitStatus, MAX_TTL_MS, TenantState},
     quantity::{Amount, Quantity},
 };
 
@@ -58,6 +58,8 @@ pub struct Slot {
     /// The gateway's generation when the lease was asked for: what workers had drawn from it that
     /// were lost since counts as held.
     pub generation: u64,
+    /// The plan that the tenant is on, empty for none; `None` where it is not known, or nobody asks.
+    pub plan: Option<String>,
 }
 
 /// The control plane said no to `need`; until `until_ns` the gateway says so on its own.
@@ -251,7 +253,7 @@ impl Slot {
 
     /// Takes in the answer to `call`.
     pub fn apply(&mut self, answer: &LeaseAnswer, call: &Called, now_ns: u64) {
-        let Called { caller, need, generation, sent_ns } = *call;
+        let Called { caller, need, generation, sent_ns, .. } = *call;
         if self.caller == caller {
             self.caller_until_ns = 0;
         }
@@ -268,6 +270,7 @@ impl Slot {
             self.outstanding = Amount::ZERO;
         }
         self.must_ask = sent_ns < self.changed_ns;
+        self.plan = (call.reads_plan && !self.must_ask).then(|| answer.plan.clone());
         self.now_ms = answer.now_ms;
         self.ttl_ns = answer.ttl_ms.saturating_mul(1_000_000);
         self.end_ns = sent_ns.saturating_add(self.ttl_ns);
@@ -310,15 +313,23 @@ impl Slot {
     pub fn invalidate(&mut self, now_ns: u64) {
         self.must_ask = true;
         self.changed_ns = now_ns;
+        self.plan = None;
         self.refusal = None;
     }
 }
 
 /// For how long a lease that was to last `ttl_ns` may be unused before it goes back to the control plane.
-/// One that lasts for long is of a tenant with plenty, who does not miss it elsewhere.
+/// One that lasts for long is of a tenant with plenty, who does not miss it elsewhere: among very many
+/// tenants, most of which come rarely, it is kept almost to its end.
 pub fn idle_lease_ns(ttl_ns: u64) -> u64 {
+    if ttl_ns > LONG_TTL_NS {
+        return ttl_ns / 4 * 3;
+    }
     (ttl_ns / 4).max(LEASE_SPAN_NS / 2)
 }
+
+/// What a lease lasts for at most whose tenant has no plenty.
+const LONG_TTL_NS: u64 = MAX_TTL_MS * 1_000_000;
 
 /// The same for a slice of it, which goes back to its slot.
 pub fn idle_slice_ns(ttl_ns: u64) -> u64 {
@@ -339,6 +350,8 @@ pub struct Called {
     /// The gateway's, when the call was put together.
     pub generation: u64,
     pub sent_ns: u64,
+    /// Whether the policy reads which plan the tenant is on.
+    pub reads_plan: bool,
 }
 
 /// What a call for a lease starts from.
@@ -354,7 +367,7 @@ pub struct CallBasis {
 
 /// The clock that stamps usage: anchored at the moment the call was sent, it runs at most a call's
 /// length ahead of the control plane's, so a lease that ends with its period is never stamped past it.
-fn clock_offset_ns(now_ms: i64, sent_ns: u64) -> i64 {
+pub fn clock_offset_ns(now_ms: i64, sent_ns: u64) -> i64 {
     now_ms.saturating_mul(1_000_000).saturating_sub(i64::try_from(sent_ns).unwrap_or(i64::MAX))
 }
 

@@ -19,6 +19,8 @@ pub enum Counter {
     SettledFree,
     BodyTooLarge,
     BodyUnreadable,
+    PolicyDenied,
+    PolicyFailed,
     MissingCredential,
     UnknownTenant,
     Suspended,
@@ -31,6 +33,8 @@ pub enum Counter {
     /// Requests that passed without a lease.
     OutageGrace,
     OutageAllowed,
+    /// Requests whose policy failed, or took more than its budget.
+    PolicyFailures,
     /// Requests that only shadow mode let through; their reason is counted too.
     ShadowRefused,
     LeaseCalls,
@@ -44,7 +48,7 @@ pub enum Counter {
     LostWorkers,
 }
 
-const COUNTERS: [(Counter, &str); 30] = [
+const COUNTERS: [(Counter, &str); 33] = [
     (Counter::Admitted, "weir.admitted"),
     (Counter::AdmittedTokens, "weir.admitted_tokens"),
     (Counter::Stored, "weir.stored"),
@@ -55,6 +59,8 @@ const COUNTERS: [(Counter, &str); 30] = [
     (Counter::SettledFree, "weir.settled_free"),
     (Counter::BodyTooLarge, "weir.refused.body_too_large"),
     (Counter::BodyUnreadable, "weir.refused.body_unreadable"),
+    (Counter::PolicyDenied, "weir.refused.policy_denied"),
+    (Counter::PolicyFailed, "weir.refused.policy_failed"),
     (Counter::MissingCredential, "weir.refused.missing_credential"),
     (Counter::UnknownTenant, "weir.refused.unknown_tenant"),
     (Counter::Suspended, "weir.refused.suspended"),
@@ -66,6 +72,7 @@ const COUNTERS: [(Counter, &str); 30] = [
     (Counter::GraceExceeded, "weir.refused.grace_exceeded"),
     (Counter::OutageGrace, "weir.outage_grace"),
     (Counter::OutageAllowed, "weir.outage_allowed"),
+    (Counter::PolicyFailures, "weir.policy_failures"),
     (Counter::ShadowRefused, "weir.shadow_refused"),
     (Counter::LeaseCalls, "weir.lease_calls"),
     (Counter::LeaseCallFailures, "weir.lease_call_failures"),
@@ -78,10 +85,16 @@ const COUNTERS: [(Counter, &str); 30] = [
 ];
 
 /// Counts since the last tick.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Stats {
     counts: [u64; COUNTERS.len()],
     ids: Vec<u32>,
+}
+
+impl Default for Stats {
+    fn default() -> Self {
+        Self { counts: [0; COUNTERS.len()], ids: Vec::new() }
+    }
 }
 
 impl Stats {
@@ -93,13 +106,6 @@ impl Stats {
 
     pub fn count(&mut self, counter: Counter) {
         self.add(counter, 1);
-    }
-
-    /// Takes back some of what was just counted.
-    pub fn take_back(&mut self, counter: Counter, count: u64) {
-        if let Some(slot) = self.counts.get_mut(counter as usize) {
-            *slot = slot.saturating_sub(count);
-        }
     }
 
     /// What was counted and is not handed to Envoy yet.

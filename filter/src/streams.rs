@@ -9,10 +9,7 @@ use proxy_wasm::{
     hostcalls,
     types::{Action, MapType},
 };
-use weir_domain::{
-    quantity::Amount,
-    rate_limit_fields::{POLICY_FIELD, REMAINING_FIELD},
-};
+use weir_domain::rate_limit_fields::{POLICY_FIELD, REMAINING_FIELD};
 
 use crate::{
     config::{ExemptRule, Identity},
@@ -88,10 +85,7 @@ fn decide(worker: &mut Worker, context: u32, is_last: bool) -> Action {
             match head {
                 Head::Held => return Action::Pause,
                 Head::Refused(refused) => Decision::Refuse(refused),
-                Head::Other => {
-                    let cost = Amount::request(worker.config.cost);
-                    worker.decide(context, &credential, cost)
-                }
+                Head::Other => worker.decide(context, &credential),
             }
         }
     };

@@ -9,6 +9,7 @@ use weir_domain::{
 };
 
 use crate::{
+    rating::Rate,
     refusal::{LimitRefused, Refused},
     slot::{Drawn, Refusal, Slot},
     usage::UsageLog,
@@ -30,8 +31,9 @@ pub struct Tenant {
     pub stamp: String,
     clock_offset_ns: i64,
     minute: i64,
-    /// Admitted in `minute`, and in no batch yet.
+    /// Admitted in `minute` on the default meter, by `policy_version`, and in no batch yet.
     counted: Amount,
+    policy_version: u32,
     /// Admitted under `stamp`, and not yet noted in the slot.
     spent: Amount,
     /// Calls of language models that are under way: what they may take at most is taken, and neither
@@ -39,6 +41,8 @@ pub struct Tenant {
     open_calls: u32,
     /// When a request last took from the slice.
     pub used_ns: u64,
+    /// The plan that it is on, empty for none; kept where the policy reads it.
+    pub plan: Option<Box<str>>,
     /// The tenant is suspended, as far as is known until then.
     pub suspended_until_ns: u64,
     /// When a change of it was last heard of: what was said before may be outdated.
@@ -78,10 +82,11 @@ pub struct PendingCall {
 }
 
 /// A paused request.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Waiter {
     pub context: u32,
-    pub cost: Amount,
+    /// `None` until what it takes to rate it is known.
+    pub rate: Option<Rate>,
     pub deadline_ns: u64,
     /// Its client left. The oldest in a list is never one of these.
     pub gone: bool,
@@ -114,9 +119,11 @@ impl Tenant {
             clock_offset_ns: 0,
             minute: 0,
             counted: Amount::ZERO,
+            policy_version: 0,
             spent: Amount::ZERO,
             open_calls: 0,
             used_ns: 0,
+            plan: None,
             suspended_until_ns: 0,
             changed_ns: 0,
             refusal: None,
@@ -139,21 +146,35 @@ impl Tenant {
         slot_key(&self.id)
     }
 
-    /// Takes `cost` from the slice and counts it, if the slice covers it. This is all that almost
-    /// every request does.
-    pub fn take(&mut self, cost: Amount, now_ns: u64, usage: &mut UsageLog) -> bool {
+    /// Takes what `rate` says from the slice and counts it, if the slice covers it. This is all that
+    /// almost every request does.
+    pub fn take(&mut self, rate: &Rate, now_ns: u64, usage: &mut UsageLog) -> bool {
         if now_ns >= self.fast_until_ns && !self.turn_minute(now_ns, usage) {
             return false;
         }
+        let cost = rate.cost;
         let Some(rest) = self.slice.checked_sub(cost) else {
             return false;
         };
         self.slice = rest;
-        self.counted = self.counted.saturating_add(cost);
+        self.count(rate, usage);
         self.spent = self.spent.saturating_add(cost);
         self.spent_since_limits = self.spent_since_limits.saturating_add(cost);
         self.used_ns = now_ns;
         true
+    }
+
+    /// Counts a request in `minute`.
+    fn count(&mut self, rate: &Rate, usage: &mut UsageLog) {
+        if let Some(meter) = &rate.meter {
+            usage.add_metered(&self.id, self.minute, meter, rate.policy_version, rate.cost);
+            return;
+        }
+        if self.policy_version != rate.policy_version {
+            self.close_minute(usage);
+            self.policy_version = rate.policy_version;
+        }
+        self.counted = self.counted.saturating_add(rate.cost);
     }
 
     /// Starts the next minute of usage; `false` when the slice's lease has ended.
@@ -175,7 +196,7 @@ impl Tenant {
     /// Counts what passed without a lease, by the clock that came with the last one.
     pub fn count_unleased(
         &mut self,
-        cost: Amount,
+        rate: &Rate,
         now_ns: u64,
         clock_offset_ns: i64,
         usage: &mut UsageLog,
@@ -185,7 +206,7 @@ impl Tenant {
             self.close_minute(usage);
             self.minute = minute;
         }
-        self.counted = self.counted.saturating_add(cost);
+        self.count(rate, usage);
         self.used_ns = now_ns;
         // What is left of a slice has a clock of its own.
         self.fast_until_ns = 0;
@@ -233,7 +254,7 @@ impl Tenant {
     pub fn close_minute(&mut self, usage: &mut UsageLog) {
         let counted = std::mem::take(&mut self.counted);
         if !counted.is_zero() {
-            usage.add(&self.id, self.minute, counted);
+            usage.add(&self.id, self.minute, self.policy_version, counted);
         }
     }
 
@@ -341,7 +362,7 @@ impl Tenant {
             return false;
         };
         let waits = !std::mem::replace(&mut waiter.gone, true);
-        waiter.cost = Amount::ZERO;
+        waiter.rate = None;
         self.drop_gone();
         waits
     }
@@ -353,9 +374,10 @@ impl Tenant {
         }
     }
 
-    /// All that the waiting requests take together.
+    /// All that the waiting requests take together, as far as is known.
     pub fn waiting_cost(&self) -> Amount {
-        self.waiters.iter().fold(Amount::ZERO, |sum, waiter| sum.saturating_add(waiter.cost))
+        let rates = self.waiters.iter().filter_map(|waiter| waiter.rate.as_ref());
+        rates.fold(Amount::ZERO, |sum, rate| sum.saturating_add(rate.cost))
     }
 }
 

@@ -25,27 +25,45 @@ const MAX_WAITING: usize = 200_000;
 #[derive(Debug, Default)]
 pub struct UsageLog {
     records: Vec<UsageRecord>,
-    /// What calls of language models used, summed up by tenant, minute and model, with how many they
-    /// were.
-    calls: HashMap<(TenantId, i64, String), (TokenUsage, Quantity)>,
+    /// What was admitted on meters that a policy names, summed up by tenant, minute, meter and version
+    /// of the policy.
+    metered: HashMap<(TenantId, i64, Meter, u32), Amount>,
+    /// What calls of language models used, summed up by tenant, minute, model and version of the
+    /// policy, with how many they were.
+    calls: HashMap<(TenantId, i64, String, u32), (TokenUsage, Quantity)>,
 }
 
 impl UsageLog {
-    pub fn add(&mut self, tenant: &TenantId, minute: i64, counted: Amount) {
-        self.records.push(UsageRecord {
-            tenant: tenant.clone(),
-            minute,
-            meter: Meter::default(),
-            model: String::new(),
-            policy_version: 0,
-            tokens: counted.tokens,
-            requests: counted.requests,
-        });
+    /// Adds what was admitted on the default meter.
+    pub fn add(&mut self, tenant: &TenantId, minute: i64, policy_version: u32, counted: Amount) {
+        let meter = Meter::default();
+        self.records.push(record((tenant.clone(), minute, meter, policy_version), counted));
+    }
+
+    /// Adds what one request took on a meter that the policy named.
+    pub fn add_metered(
+        &mut self,
+        tenant: &TenantId,
+        minute: i64,
+        meter: &Meter,
+        policy_version: u32,
+        cost: Amount,
+    ) {
+        let key = (tenant.clone(), minute, meter.clone(), policy_version);
+        let sum = self.metered.entry(key).or_default();
+        *sum = sum.saturating_add(cost);
     }
 
     /// Adds what one call of `model` used.
-    pub fn add_call(&mut self, tenant: &TenantId, minute: i64, model: &str, used: TokenUsage) {
-        let key = (tenant.clone(), minute, model.to_owned());
+    pub fn add_call(
+        &mut self,
+        tenant: &TenantId,
+        minute: i64,
+        model: &str,
+        policy_version: u32,
+        used: TokenUsage,
+    ) {
+        let key = (tenant.clone(), minute, model.to_owned(), policy_version);
         let (sum, requests) = self.calls.entry(key).or_default();
         sum.input = sum.input.saturating_add(used.input);
         sum.cached = sum.cached.saturating_add(used.cached);
@@ -53,9 +71,10 @@ impl UsageLog {
         *requests = requests.saturating_add(Quantity::ONE);
     }
 
-    /// Three meters; the calls themselves stand with what went in.
-    fn record_calls(&mut self) {
-        for ((tenant, minute, model), (used, requests)) in self.calls.drain() {
+    /// Three meters for calls; the calls themselves stand with what went in.
+    fn record_sums(&mut self) {
+        self.records.extend(self.metered.drain().map(|(key, amount)| record(key, amount)));
+        for ((tenant, minute, model, policy_version), (used, requests)) in self.calls.drain() {
             let parts = [
                 (INPUT_METER, used.input, requests),
                 (CACHED_METER, used.cached, Quantity::ZERO),
@@ -66,21 +85,15 @@ impl UsageLog {
                 else {
                     continue;
                 };
-                self.records.push(UsageRecord {
-                    tenant: tenant.clone(),
-                    minute,
-                    meter,
-                    model: model.clone(),
-                    policy_version: 0,
-                    tokens,
-                    requests,
-                });
+                let key = (tenant.clone(), minute, meter, policy_version);
+                let counted = record(key, Amount { tokens, requests });
+                self.records.push(UsageRecord { model: model.clone(), ..counted });
             }
         }
     }
 
     pub fn is_empty(&self) -> bool {
-        self.records.is_empty() && self.calls.is_empty()
+        self.records.is_empty() && self.metered.is_empty() && self.calls.is_empty()
     }
 
     /// Whether more waits than one batch takes, so that nothing should be added yet.
@@ -94,15 +107,21 @@ impl UsageLog {
     }
 
     fn len(&self) -> usize {
-        self.records.len() + 3 * self.calls.len()
+        self.records.len() + self.metered.len() + 3 * self.calls.len()
     }
 
     /// The oldest records, as many as fit into a batch.
     pub fn take_records(&mut self) -> Vec<UsageRecord> {
-        self.record_calls();
+        self.record_sums();
         let count = self.records.len().min(MAX_RECORDS);
         self.records.drain(..count).collect()
     }
+}
+
+fn record(key: (TenantId, i64, Meter, u32), counted: Amount) -> UsageRecord {
+    let (tenant, minute, meter, policy_version) = key;
+    let Amount { tokens, requests } = counted;
+    UsageRecord { tenant, minute, meter, model: String::new(), policy_version, tokens, requests }
 }
 
 /// A batch as it is kept in shared data and posted: its bytes never change.
@@ -183,7 +202,7 @@ mod tests {
         let acme = TenantId::new("acme").unwrap();
         let mut outbox = Outbox::default();
         for sequence in 7..9 {
-            log.add(&acme, 100, Amount::request(weir_domain::quantity::Quantity::ONE));
+            log.add(&acme, 100, 0, Amount::request(weir_domain::quantity::Quantity::ONE));
             outbox.batches.push(freeze("g", "w", sequence, log.take_records()).unwrap());
         }
         let renamed = outbox.renamed("w2");
@@ -203,7 +222,7 @@ mod tests {
         let tenant = TenantId::new("acme").unwrap();
         for minute in 0..=MAX_RECORDS {
             assert_eq!(usage.is_full(), minute == MAX_RECORDS);
-            usage.add(&tenant, i64::try_from(minute).unwrap(), Amount::ZERO);
+            usage.add(&tenant, i64::try_from(minute).unwrap(), 0, Amount::ZERO);
         }
         assert_eq!(usage.take_records().len(), MAX_RECORDS);
         assert!(!usage.is_full() && !usage.is_empty());

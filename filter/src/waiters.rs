@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use crate::{
     host,
-    llm::reserve::is_leased,
+    rating::Rating,
     refusal::Refused,
+    tenant::Waiter,
     tenants::Index,
     worker::{Decision, Draw, IDLE_TICK, Worker},
 };
@@ -39,30 +40,19 @@ impl Worker {
     /// Resumes or refuses those who wait for one tenant; asks again if some still wait.
     pub fn serve_waiters(&mut self, index: Index, now_ns: u64) {
         loop {
-            let waiter =
-                self.tenants.get_mut(index).and_then(|tenant| tenant.waiters.front().copied());
-            let Some(waiter) = waiter else {
+            let waiter = self.tenants.get_mut(index).and_then(|tenant| tenant.waiters.front());
+            let Some(waiter) = waiter.cloned() else {
                 return;
             };
-            let verdict = match self.draw(index, waiter.cost, now_ns) {
-                Draw::Took => self.admitted(index, waiter.cost, now_ns),
-                Draw::Refused(refused) => Decision::Refuse(refused),
-                Draw::Empty if now_ns >= waiter.deadline_ns || self.is_cut_off(index, now_ns) => {
-                    self.decide_in_outage(index, waiter.cost, now_ns)
-                }
-                Draw::Empty => {
-                    self.list_waiting(index);
-                    self.ask_for(index);
-                    return;
-                }
+            let Some(verdict) = self.decide_waiter(index, &waiter, now_ns) else {
+                self.list_waiting(index);
+                self.ask_for(index);
+                return;
             };
             if let Some(tenant) = self.tenants.get_mut(index) {
                 tenant.pop_waiter();
             }
             self.waiting_requests = self.waiting_requests.saturating_sub(1);
-            if let Decision::Admit(fields) = &verdict {
-                self.reserve(waiter.context, index, is_leased(fields.as_ref()));
-            }
             match verdict {
                 Decision::Admit(Some(fields)) => {
                     self.answers.insert(waiter.context, fields);
@@ -71,6 +61,38 @@ impl Worker {
                 Decision::Refuse(refused) => self.refuse(waiter.context, &refused),
                 Decision::Admit(None) | Decision::Wait(_) => self.resume(waiter.context),
             }
+        }
+    }
+
+    /// What becomes of the first who waits for a tenant; `None` while it waits on.
+    fn decide_waiter(&mut self, index: Index, waiter: &Waiter, now_ns: u64) -> Option<Decision> {
+        let context = waiter.context;
+        let rate = match &waiter.rate {
+            Some(rate) => rate.clone(),
+            None => {
+                let finally = now_ns >= waiter.deadline_ns || self.is_cut_off(index, now_ns);
+                let root = self.root;
+                let rating =
+                    host::with_stream(context, root, || self.rate(context, index, finally, now_ns));
+                match rating? {
+                    Rating::Rated(rate) => rate,
+                    Rating::Refused(refused) => return Some(Decision::Refuse(refused)),
+                    Rating::NotYet => return None,
+                }
+            }
+        };
+        if let Some(first) =
+            self.tenants.get_mut(index).and_then(|tenant| tenant.waiters.front_mut())
+        {
+            first.rate = Some(rate.clone());
+        }
+        match self.draw(index, &rate, now_ns) {
+            Draw::Took => Some(self.admitted(context, index, &rate, now_ns)),
+            Draw::Refused(refused) => Some(Decision::Refuse(refused)),
+            Draw::Empty if now_ns >= waiter.deadline_ns || self.is_cut_off(index, now_ns) => {
+                Some(self.decide_in_outage(context, index, &rate, now_ns))
+            }
+            Draw::Empty => None,
         }
     }
 

@@ -3,7 +3,7 @@
 use std::{cmp::Reverse, collections::BinaryHeap, time::Duration};
 
 use hashbrown::HashMap;
-use weir_domain::{quantity::Amount, rate_limit_fields};
+use weir_domain::rate_limit_fields;
 
 use crate::{
     config::{AfterGrace, Config, RateLimitFields},
@@ -13,6 +13,7 @@ use crate::{
     llm::call::ModelCall,
     outage::Unleased,
     places,
+    rating::{ActivePolicy, Rate, Rating},
     refresher::Refresher,
     refusal::Refused,
     slot::{Drawn, Slot},
@@ -57,6 +58,7 @@ pub struct Worker {
     pub answers: HashMap<u32, AnswerFields>,
     /// Calls of language models under way, by their context.
     pub model_calls: HashMap<u32, ModelCall>,
+    pub policy: ActivePolicy,
     pub usage: UsageLog,
     pub usage_calls: UsageCalls,
     pub lease_calls: LeaseCalls,
@@ -126,6 +128,7 @@ impl Worker {
             paused: HashMap::new(),
             answers: HashMap::new(),
             model_calls: HashMap::new(),
+            policy: ActivePolicy::default(),
             usage: UsageLog::default(),
             usage_calls: UsageCalls::default(),
             lease_calls: LeaseCalls::default(),
@@ -143,7 +146,7 @@ impl Worker {
     }
 
     /// Decides over the request `context` of the tenant with `credential`.
-    pub fn decide(&mut self, context: u32, credential: &[u8], cost: Amount) -> Decision {
+    pub fn decide(&mut self, context: u32, credential: &[u8]) -> Decision {
         let now_ns = host::now_ns();
         let index = match self.tenants.find(credential, now_ns) {
             Known::Tenant(index) => index,
@@ -153,46 +156,79 @@ impl Worker {
                 None => return Decision::Refuse(Refused::Overloaded),
             },
         };
+        let rate = match self.rate(context, index, false, now_ns) {
+            Rating::Rated(rate) => rate,
+            Rating::NotYet => return self.decide_unrated(context, index, now_ns),
+            Rating::Refused(refused) => {
+                self.forget_unasked(index);
+                return Decision::Refuse(refused);
+            }
+        };
         let Some(tenant) = self.tenants.get_mut(index) else {
             return Decision::Refuse(Refused::UnknownTenant);
         };
         if tenant.waiters.is_empty()
             && !self.usage_calls.is_stuck()
-            && tenant.take(cost, now_ns, &mut self.usage)
+            && tenant.take(&rate, now_ns, &mut self.usage)
         {
-            return self.admitted(index, cost, now_ns);
+            return self.admitted(context, index, &rate, now_ns);
         }
-        self.decide_slowly(context, index, cost, now_ns)
+        self.decide_slowly(context, index, rate, now_ns)
     }
 
     /// The slice did not do.
-    fn decide_slowly(&mut self, context: u32, index: Index, cost: Amount, now_ns: u64) -> Decision {
-        if self.usage_calls.is_stuck() && !self.counts_on() {
-            return Decision::Refuse(Refused::UsageUnacknowledged);
-        }
-        let Some(tenant) = self.tenants.get_mut(index) else {
-            return Decision::Refuse(Refused::UnknownTenant);
-        };
-        if now_ns < tenant.suspended_until_ns {
-            return Decision::Refuse(Refused::Suspended);
+    fn decide_slowly(&mut self, context: u32, index: Index, rate: Rate, now_ns: u64) -> Decision {
+        if let Some(refused) = self.refused_at_once(index, now_ns) {
+            return Decision::Refuse(refused);
         }
         // Oldest first: who comes while others wait, waits behind them.
-        if tenant.waiters.is_empty() {
-            match self.draw(index, cost, now_ns) {
-                Draw::Took => return self.admitted(index, cost, now_ns),
+        if self.tenants.get_mut(index).is_some_and(|tenant| tenant.waiters.is_empty()) {
+            match self.draw(index, &rate, now_ns) {
+                Draw::Took => return self.admitted(context, index, &rate, now_ns),
                 Draw::Refused(refused) => return Decision::Refuse(refused),
                 Draw::Empty => {}
             }
         }
         if self.is_cut_off(index, now_ns) {
-            return self.decide_in_outage(index, cost, now_ns);
+            return self.decide_in_outage(context, index, &rate, now_ns);
         }
+        self.wait(context, index, Some(rate), now_ns)
+    }
+
+    /// What the request costs is not known yet.
+    fn decide_unrated(&mut self, context: u32, index: Index, now_ns: u64) -> Decision {
+        if let Some(refused) = self.refused_at_once(index, now_ns) {
+            return Decision::Refuse(refused);
+        }
+        if !self.is_cut_off(index, now_ns) {
+            return self.wait(context, index, None, now_ns);
+        }
+        match self.rate(context, index, true, now_ns) {
+            Rating::Rated(rate) => self.decide_in_outage(context, index, &rate, now_ns),
+            Rating::Refused(refused) => Decision::Refuse(refused),
+            Rating::NotYet => Decision::Refuse(Refused::ControlPlaneUnreachable),
+        }
+    }
+
+    /// Why a request is refused whatever it costs.
+    fn refused_at_once(&mut self, index: Index, now_ns: u64) -> Option<Refused> {
+        if self.usage_calls.is_stuck() && !self.counts_on() {
+            return Some(Refused::UsageUnacknowledged);
+        }
+        match self.tenants.get_mut(index) {
+            None => Some(Refused::UnknownTenant),
+            Some(tenant) => (now_ns < tenant.suspended_until_ns).then_some(Refused::Suspended),
+        }
+    }
+
+    /// Has the request wait for a lease, and where its rate is not known, for that.
+    fn wait(&mut self, context: u32, index: Index, rate: Option<Rate>, now_ns: u64) -> Decision {
         if self.waiting_requests >= MAX_WAITING {
             return Decision::Refuse(Refused::Overloaded);
         }
         let deadline_ns = now_ns + self.config.max_wait_ms * 1_000_000;
         if let Some(tenant) = self.tenants.get_mut(index) {
-            tenant.push_waiter(Waiter { context, cost, deadline_ns, gone: false });
+            tenant.push_waiter(Waiter { context, rate, deadline_ns, gone: false });
             self.waiting_requests += 1;
         }
         self.list_waiting(index);
@@ -206,16 +242,19 @@ impl Worker {
         self.config.outage.then == AfterGrace::Allow && !self.usage.is_overfull()
     }
 
-    /// Counts an admission in the stats, and has the tenant looked after.
-    pub fn note_admission(&mut self, index: Index, cost: Amount) {
+    /// Counts an admission in the stats, or keeps what was taken as a reservation, and has the tenant
+    /// looked after.
+    pub fn note_admission(&mut self, context: u32, index: Index, rate: &Rate, is_leased: bool) {
         self.stats.count(Counter::Admitted);
-        self.stats.add(Counter::AdmittedTokens, cost.tokens.get());
+        if !self.reserve(context, index, rate, is_leased) {
+            self.stats.add(Counter::AdmittedTokens, rate.cost.tokens.get());
+        }
         self.list(index);
     }
 
     /// What an admission under a lease comes to.
-    pub fn admitted(&mut self, index: Index, cost: Amount, now_ns: u64) -> Decision {
-        self.note_admission(index, cost);
+    pub fn admitted(&mut self, context: u32, index: Index, rate: &Rate, now_ns: u64) -> Decision {
+        self.note_admission(context, index, rate, true);
         if self.config.rate_limit_fields == RateLimitFields::Refused {
             return Decision::Admit(None);
         }
@@ -232,12 +271,13 @@ impl Worker {
         }))
     }
 
-    /// Takes `cost` of a tenant from its slice or, where that does not do, from a new one.
-    pub fn draw(&mut self, index: Index, cost: Amount, now_ns: u64) -> Draw {
+    /// Takes what `rate` says from a tenant's slice or, where that does not do, from a new one.
+    pub fn draw(&mut self, index: Index, rate: &Rate, now_ns: u64) -> Draw {
+        let cost = rate.cost;
         let Some(tenant) = self.tenants.get_mut(index) else {
             return Draw::Refused(Refused::UnknownTenant);
         };
-        if tenant.take(cost, now_ns, &mut self.usage) {
+        if tenant.take(rate, now_ns, &mut self.usage) {
             return Draw::Took;
         }
         if let Some(refusal) = tenant.refusal.filter(|refusal| refusal.refuses(cost, now_ns)) {
@@ -259,7 +299,7 @@ impl Worker {
             return Draw::Empty;
         };
         match drawn {
-            Some(drawn) => self.hold(index, drawn, &slot, cost, now_ns),
+            Some(drawn) => self.hold(index, drawn, &slot, rate, now_ns),
             None => match slot.refusal.filter(|refusal| refusal.refuses(cost, now_ns)) {
                 Some(refusal) => {
                     tenant.refusal = Some(refusal);
@@ -271,7 +311,7 @@ impl Worker {
         }
     }
 
-    fn hold(&mut self, index: Index, drawn: Drawn, slot: &Slot, cost: Amount, now_ns: u64) -> Draw {
+    fn hold(&mut self, index: Index, drawn: Drawn, slot: &Slot, rate: &Rate, now_ns: u64) -> Draw {
         if drawn.low {
             self.ask_for(index);
         }
@@ -285,7 +325,7 @@ impl Worker {
         } else {
             tenant.limits = None;
         }
-        if tenant.take(cost, now_ns, &mut self.usage) { Draw::Took } else { Draw::Empty }
+        if tenant.take(rate, now_ns, &mut self.usage) { Draw::Took } else { Draw::Empty }
     }
 
     /// Has the next tick, which comes at once, call for this tenant, unless a call is under way.

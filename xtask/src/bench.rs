@@ -139,9 +139,16 @@ async fn edge(
 ) -> Result<edge::Edge> {
     let step = Step::start("Redis, control plane, upstream, Envoy");
     let mut stack = Stack::builder(parts, postgres).name("bench").concurrency(1).start().await?;
+    let rated = Stack::builder(parts, postgres)
+        .name("bench-rated")
+        .concurrency(1)
+        .gateways(2)
+        .start()
+        .await?;
     step.done("ready");
     let step = Step::start("a decision at the edge");
-    let edge = edge::measure(&mut stack, service, if options.quick { QUICK } else { FULL }).await?;
+    let edge = edge::measure(&mut stack, &rated, service, if options.quick { QUICK } else { FULL })
+        .await?;
     step.done("measured");
     Ok(edge)
 }

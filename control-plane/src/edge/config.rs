@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use axum::{Json, extract::State};
+use jiff::Timestamp;
 use serde::Deserialize;
 use weir_domain::protocol::{ConfigAnswer, RatingPolicy};
 
@@ -26,11 +27,13 @@ pub struct Wait {
     after: u64,
     /// Who asks.
     gateway: Option<String>,
-    /// The version of the policy by which it rates requests; 0 for none.
+    /// The version of the policy by which it rates requests; 0 for none. Left out, it is not known yet,
+    /// and requests wait for it.
     policy: Option<u32>,
 }
 
-/// Answers when there is a revision other than `after`, or unchanged after [`WAIT`].
+/// Answers when there is a revision other than `after`, or unchanged after [`WAIT`]; at once to whoever
+/// does not know the policy.
 pub async fn config(
     State(app): State<App>,
     Query(wait): Query<Wait>,
@@ -41,7 +44,7 @@ pub async fn config(
         app.gateways.saw(&app.db, gateway, wait.policy).await;
     }
     let since = changes::since(&app.db, wait.after).await?;
-    if since.revision != wait.after {
+    if since.revision != wait.after || wait.policy.is_none() {
         return answer(&app, since, &wait).await;
     }
     let (mut changed, mut stopping) = (app.changes.clone(), app.stopping.clone());
@@ -60,20 +63,18 @@ async fn answer(app: &App, since: Since, wait: &Wait) -> Result<Json<ConfigAnswe
         // Revisions larger than ours are of another database, or of one that was restored.
         reset: since.tenants.is_none() || since.revision < wait.after,
         tenants: since.tenants.unwrap_or_default(),
-        policy: match wait.policy {
-            Some(has) => policy(app, has).await?,
-            None => None,
-        },
+        policy: policy(app, wait.policy).await?,
+        now_ms: Timestamp::now().as_millisecond(),
     }))
 }
 
 /// The policy that a gateway should have, unless it has it.
-async fn policy(app: &App, has: u32) -> Result<Option<RatingPolicy>, ApiError> {
-    let active = rating::active(&app.db, Door::Gateways, Some(has)).await?;
+async fn policy(app: &App, has: Option<u32>) -> Result<Option<RatingPolicy>, ApiError> {
+    let active = rating::active(&app.db, Door::Gateways, has).await?;
     Ok(match active {
-        Some(active) if active.version == has => None,
+        Some(active) if Some(active.version) == has => None,
         Some(active) => Some(active),
-        None if has == 0 => None,
+        None if has == Some(0) => None,
         None => Some(RatingPolicy::default()),
     })
 }

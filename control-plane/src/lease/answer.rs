@@ -36,6 +36,7 @@ pub fn without_lease(ask: &LeaseAsk, state: TenantState, now_ms: i64) -> LeaseAn
         granted: Amount::ZERO,
         ttl_ms: 0,
         now_ms,
+        plan: String::new(),
         retry_after_ms: 0,
         ask_again_ms: 0,
         limits: Vec::new(),

@@ -258,7 +258,10 @@ impl Leases {
         if decided.outcome == script::Outcome::Granted {
             self.look_ahead(round, decided);
         }
-        answer::decided(round.ask, &round.placed, decided, now_ms, self.lease_ttl_ms)
+        LeaseAnswer {
+            plan: round.tenant.plan.clone(),
+            ..answer::decided(round.ask, &round.placed, decided, now_ms, self.lease_ttl_ms)
+        }
     }
 
     /// Notes demand, and has the next block fetched before this one is used up.

@@ -36,6 +36,7 @@ const IDLE: Duration = Duration::from_secs(600);
 pub struct Tenant {
     pub id: TenantId,
     pub state: TenantState,
+    pub plan: String,
     pub limits: Vec<Limit>,
     pub time_zone: TimeZone,
     /// Of the limits: leases drawn under others are replaced.
@@ -232,7 +233,7 @@ impl Tenants {
 
     async fn query(&self, id: &TenantId) -> Result<Option<Arc<Tenant>>, ApiError> {
         let row = sqlx::query!(
-            r#"select state, time_zone, version.terms as "terms: Json<PlanTerms>"
+            r#"select state, plan_id, time_zone, version.terms as "terms: Json<PlanTerms>"
                from tenant, lateral (
                  select terms from plan_version where plan_version.plan_id = tenant.plan_id
                  order by version desc limit 1
@@ -252,6 +253,7 @@ impl Tenants {
                 _ => TenantState::Suspended,
             },
             time_zone: TimeZone::get(&row.time_zone).map_err(ApiError::internal)?,
+            plan: row.plan_id,
             limits_hash: Sha256::digest(bytes).into(),
             limits,
         })))

@@ -50,6 +50,8 @@ pub struct Reservation {
     pub stamp: String,
     /// When the call was admitted, by the control plane's clock.
     pub minute: i64,
+    /// Of the policy that rated it.
+    pub policy_version: u32,
 }
 
 /// What is known of a call's answer.

@@ -17,11 +17,12 @@ use super::{
     config::{LlmConfig, Unreadable},
 };
 use crate::{
+    rating::Rate,
     refusal::Refused,
     stats::Counter,
     streams::{remove_request_header, request_header},
     tenants::Index,
-    worker::{AnswerFields, Decision, Worker},
+    worker::{Decision, Worker},
 };
 
 /// The most calls under way in one worker: each takes a few KB.
@@ -106,36 +107,29 @@ impl Worker {
         };
         let call = self.model_calls.get_mut(&context)?;
         let credential = std::mem::take(&mut call.credential);
-        let cost = asks.most();
         call.asks = asks;
-        let decision = self.decide(context, &credential, cost);
-        if let Decision::Admit(fields) = &decision {
-            let is_leased = is_leased(fields.as_ref());
-            if let Some(index) = self.tenants.index_of_credential(&credential) {
-                self.reserve(context, index, is_leased);
-            }
-        }
-        Some(decision)
+        Some(self.decide(context, &credential))
     }
 
     /// Turns what was just taken for the request `context` into a reservation, if it is a call.
-    pub fn reserve(&mut self, context: u32, index: Index, is_leased: bool) {
+    pub fn reserve(&mut self, context: u32, index: Index, rate: &Rate, is_leased: bool) -> bool {
         let Some(call) = self.model_calls.get_mut(&context) else {
-            return;
+            return false;
         };
         let Some(tenant) = self.tenants.get_mut(index) else {
-            return;
+            return false;
         };
-        let amount = call.asks.most();
+        let amount = rate.cost;
         let minute = tenant.reserve(amount, is_leased);
-        self.stats.take_back(Counter::AdmittedTokens, amount.tokens.get());
         call.reservation = Some(Reservation {
             index,
             tenant: tenant.id.clone(),
             amount,
             stamp: if is_leased { tenant.stamp.clone() } else { String::new() },
             minute,
+            policy_version: rate.policy_version,
         });
+        true
     }
 }
 
@@ -216,9 +210,4 @@ fn include_usage(body: &[u8]) {
             );
         }
     }
-}
-
-/// Whether what an answer says of a request is that of one that passed under a lease.
-pub fn is_leased(fields: Option<&AnswerFields>) -> bool {
-    !matches!(fields, Some(AnswerFields::Unleased(_)))
 }

@@ -71,8 +71,9 @@ impl Worker {
         }
         let amount = settlement.amount();
         self.stats.add(Counter::AdmittedTokens, amount.tokens.get());
-        let Reservation { tenant, minute, .. } = &reservation;
-        self.usage.add_call(tenant, *minute, &call.asks.model, settlement.usage());
+        let Reservation { tenant, minute, policy_version, .. } = &reservation;
+        let (model, used) = (&call.asks.model, settlement.usage());
+        self.usage.add_call(tenant, *minute, model, *policy_version, used);
         self.settle_reservation(&reservation, amount);
     }
 

@@ -14,6 +14,7 @@ fn answer(stamp: &str, granted: Amount, ttl_ms: u64, now_ms: i64) -> LeaseAnswer
         granted,
         ttl_ms,
         now_ms,
+        plan: "pro".to_owned(),
         retry_after_ms: 0,
         ask_again_ms: 50,
         limits: Vec::new(),
@@ -21,7 +22,7 @@ fn answer(stamp: &str, granted: Amount, ttl_ms: u64, now_ms: i64) -> LeaseAnswer
 }
 
 fn called(need: Amount, sent_ns: u64) -> Called {
-    Called { caller: 7, need, generation: 0, sent_ns }
+    Called { caller: 7, need, generation: 0, sent_ns, reads_plan: true }
 }
 
 fn leased(granted: Amount) -> Slot {
@@ -226,4 +227,21 @@ fn what_was_asked_ahead_in_vain_refuses_nobody() {
     assert!(!refusal.refuses(amount(1, 1), 5) && refusal.retry_ns.is_some());
     slot.apply(&refused, &called(amount(1, 1), 5), 5);
     assert!(slot.refusal.unwrap().refuses(amount(1, 1), 6));
+}
+
+/// The answer to a call from before a change does not know the plan after it.
+#[test]
+fn a_slot_knows_the_plan_since_the_last_change() {
+    let mut slot = leased(amount(1, 1));
+    assert_eq!(slot.plan.as_deref(), Some("pro"));
+    slot.invalidate(10);
+    assert_eq!(slot.plan, None);
+    let mut told = answer("s1", Amount::ZERO, 2_000, 1_001);
+    "free".clone_into(&mut told.plan);
+    slot.apply(&told, &called(Amount::ZERO, 9), 20);
+    assert_eq!(slot.plan, None);
+    slot.apply(&told, &called(Amount::ZERO, 11), 20);
+    assert_eq!(slot.plan.as_deref(), Some("free"));
+    slot.apply(&told, &Called { reads_plan: false, ..called(Amount::ZERO, 12) }, 20);
+    assert_eq!(slot.plan, None, "nobody asks");
 }

@@ -2,6 +2,7 @@ use super::*;
 use weir_domain::quantity::Quantity;
 
 const ONE: Amount = Amount::request(Quantity::ONE);
+const RATE: Rate = Rate::plain(ONE);
 
 fn slice(tokens: u32, end_ns: u64, clock_offset_ns: i64) -> Drawn {
     let tokens = Quantity::from(tokens);
@@ -19,14 +20,14 @@ fn slice(tokens: u32, end_ns: u64, clock_offset_ns: i64) -> Drawn {
 fn a_slice_admits_what_it_holds_until_its_end() {
     let mut usage = UsageLog::default();
     let mut tenant = Tenant::new(TenantId::new("acme").unwrap());
-    assert!(!tenant.take(ONE, 0, &mut usage));
+    assert!(!tenant.take(&RATE, 0, &mut usage));
     tenant.hold(slice(3, 1_000, 0));
-    assert!(tenant.take(ONE, 10, &mut usage));
-    assert!(tenant.take(ONE, 999, &mut usage));
-    assert!(!tenant.take(ONE, 1_000, &mut usage), "the lease has ended");
+    assert!(tenant.take(&RATE, 10, &mut usage));
+    assert!(tenant.take(&RATE, 999, &mut usage));
+    assert!(!tenant.take(&RATE, 1_000, &mut usage), "the lease has ended");
     let surrendered = tenant.surrender();
     assert_eq!((surrendered.rest, surrendered.spent.tokens.get()), (ONE, 2));
-    assert!(!tenant.take(ONE, 10, &mut usage), "nothing is left after that");
+    assert!(!tenant.take(&RATE, 10, &mut usage), "nothing is left after that");
 }
 
 fn tokens(tokens: u64) -> Amount {
@@ -38,7 +39,7 @@ fn reserved() -> (Tenant, UsageLog) {
     let mut usage = UsageLog::default();
     let mut tenant = Tenant::new(TenantId::new("acme").unwrap());
     tenant.hold(slice(100, 1_000, 0));
-    assert!(tenant.take(tokens(60), 0, &mut usage));
+    assert!(tenant.take(&Rate::plain(tokens(60)), 0, &mut usage));
     tenant.reserve(tokens(60), true);
     (tenant, usage)
 }
@@ -46,7 +47,7 @@ fn reserved() -> (Tenant, UsageLog) {
 #[test]
 fn what_is_reserved_is_neither_counted_nor_spent_nor_there() {
     let (mut tenant, mut usage) = reserved();
-    assert!(!tenant.take(tokens(41), 1, &mut usage), "40 are left");
+    assert!(!tenant.take(&Rate::plain(tokens(41)), 1, &mut usage), "40 are left");
     assert!(!tenant.is_idle());
     tenant.close_minute(&mut usage);
     assert!(usage.is_empty());
@@ -59,7 +60,10 @@ fn a_settled_call_gives_the_rest_back_while_its_lease_lives() {
     let (mut tenant, mut usage) = reserved();
     let settled = tenant.settle(tokens(60), "s1", tokens(10), 5);
     assert_eq!(settled, Settled { void: Amount::ZERO, owes: Amount::ZERO });
-    assert!(tenant.take(tokens(90), 6, &mut usage) && !tenant.take(tokens(1), 6, &mut usage));
+    assert!(
+        tenant.take(&Rate::plain(tokens(90)), 6, &mut usage)
+            && !tenant.take(&Rate::plain(tokens(1)), 6, &mut usage)
+    );
 
     let (mut late, mut usage) = reserved();
     let settled = late.settle(tokens(60), "s1", tokens(10), 1_000);
@@ -68,7 +72,10 @@ fn a_settled_call_gives_the_rest_back_while_its_lease_lives() {
     other.hold(Drawn { stamp: "s2".to_owned(), ..slice(5, 1_000, 0) });
     let settled = other.settle(tokens(60), "s1", tokens(10), 5);
     assert_eq!((settled.void.tokens.get(), settled.owes), (50, Amount::ZERO));
-    assert!(!other.take(tokens(6), 6, &mut usage), "nothing of another lease comes in");
+    assert!(
+        !other.take(&Rate::plain(tokens(6)), 6, &mut usage),
+        "nothing of another lease comes in"
+    );
 }
 
 #[test]
@@ -76,7 +83,10 @@ fn a_call_that_takes_more_pays_from_the_slice_and_owes_the_rest() {
     let (mut tenant, mut usage) = reserved();
     let settled = tenant.settle(tokens(60), "s1", tokens(90), 5);
     assert_eq!(settled.owes, Amount::ZERO);
-    assert!(tenant.take(tokens(10), 6, &mut usage) && !tenant.take(tokens(1), 6, &mut usage));
+    assert!(
+        tenant.take(&Rate::plain(tokens(10)), 6, &mut usage)
+            && !tenant.take(&Rate::plain(tokens(1)), 6, &mut usage)
+    );
 
     let (mut tenant, _) = reserved();
     let settled = tenant.settle(tokens(60), "s1", tokens(130), 5);
@@ -87,7 +97,7 @@ fn a_call_that_takes_more_pays_from_the_slice_and_owes_the_rest() {
 fn who_left_is_not_waited_for() {
     let mut tenant = Tenant::new(TenantId::new("acme").unwrap());
     for context in [7, 9, 12, 1, 2] {
-        tenant.push_waiter(Waiter { context, cost: ONE, deadline_ns: 0, gone: false });
+        tenant.push_waiter(Waiter { context, rate: Some(RATE), deadline_ns: 0, gone: false });
     }
     assert!(!tenant.forget_waiter(8));
     assert!(tenant.forget_waiter(9) && !tenant.forget_waiter(9));
@@ -103,7 +113,7 @@ fn who_left_is_not_waited_for() {
 fn waiters_are_found_in_whatever_order_they_came() {
     let mut tenant = Tenant::new(TenantId::new("acme").unwrap());
     for context in [9, 7, 12] {
-        tenant.push_waiter(Waiter { context, cost: ONE, deadline_ns: 0, gone: false });
+        tenant.push_waiter(Waiter { context, rate: Some(RATE), deadline_ns: 0, gone: false });
     }
     assert!(tenant.forget_waiter(7) && tenant.forget_waiter(9));
     tenant.pop_waiter();
@@ -117,9 +127,9 @@ fn usage_is_counted_in_the_control_planes_minutes() {
     let minute = NS_PER_MINUTE.unsigned_abs();
     // The control plane's clock is 30 s into minute 100 when ours reads 0.
     tenant.hold(slice(10, 10 * minute, 100 * NS_PER_MINUTE + NS_PER_MINUTE / 2));
-    assert!(tenant.take(ONE, minute / 2 - 1, &mut usage));
-    assert!(tenant.take(ONE, minute / 2, &mut usage));
-    assert!(tenant.take(ONE, minute / 2 + 5, &mut usage));
+    assert!(tenant.take(&RATE, minute / 2 - 1, &mut usage));
+    assert!(tenant.take(&RATE, minute / 2, &mut usage));
+    assert!(tenant.take(&RATE, minute / 2 + 5, &mut usage));
     tenant.close_minute(&mut usage);
     let counted: Vec<_> = usage.take_records().iter().map(|r| (r.minute, r.tokens.get())).collect();
     assert_eq!(counted, [(100, 1), (101, 2)]);
@@ -134,11 +144,48 @@ fn a_renewed_slice_is_never_counted_past_the_end_of_its_period() {
     let mut tenant = Tenant::new(TenantId::new("acme").unwrap());
     let offset_ns = 101 * NS_PER_MINUTE - 2_000 * MS;
     tenant.hold(slice(10, 1_200_000_000, offset_ns + 800 * MS));
-    assert!(tenant.take(ONE, 0, &mut usage));
+    assert!(tenant.take(&RATE, 0, &mut usage));
     let renewed = Slot { end_ns: 2_000_000_000, clock_offset_ns: offset_ns, ..Slot::default() };
     tenant.extend(&renewed);
-    assert!(tenant.take(ONE, 1_900_000_000, &mut usage));
+    assert!(tenant.take(&RATE, 1_900_000_000, &mut usage));
     tenant.close_minute(&mut usage);
     let minutes: Vec<_> = usage.take_records().iter().map(|record| record.minute).collect();
     assert_eq!(minutes, [100]);
+}
+
+#[test]
+fn usage_is_counted_apart_by_meter_and_version_of_the_policy() {
+    let mut usage = UsageLog::default();
+    let mut tenant = Tenant::new(TenantId::new("acme").unwrap());
+    tenant.hold(slice(100, 1_000, 0));
+    let exports = Some("exports".parse().unwrap());
+    for (cost, policy_version, meter) in [
+        (1, 1, None),
+        (2, 1, None),
+        (3, 2, None),
+        (5, 2, exports.clone()),
+        (7, 2, exports),
+        (9, 1, None),
+    ] {
+        let rate = Rate { cost: tokens(cost), policy_version, meter };
+        assert!(tenant.take(&rate, 1, &mut usage));
+    }
+    tenant.close_minute(&mut usage);
+    let mut records: Vec<_> = usage
+        .take_records()
+        .into_iter()
+        .map(|it| (it.meter.to_string(), it.policy_version, it.tokens.get(), it.requests.get()))
+        .collect();
+    records.sort();
+    let counted =
+        |meter: &str, version, tokens, requests| (meter.to_owned(), version, tokens, requests);
+    assert_eq!(
+        records,
+        [
+            counted("default", 1, 3, 2),
+            counted("default", 1, 9, 1),
+            counted("default", 2, 3, 1),
+            counted("exports", 2, 12, 2),
+        ]
+    );
 }

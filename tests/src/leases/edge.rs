@@ -47,8 +47,9 @@ async fn the_long_poll_tells_each_change() -> Result<()> {
     let fleet = control_planes(2).await?;
     let url = format!("{}/edge/v1", fleet.stack.control_planes[1].url());
     let second = Api::new(&reqwest::Client::new(), url, &fleet.stack.gateway_token);
-    let poll =
-        async |after: u64| second.get(&format!("/config?version=1&after={after}")).await?.ok();
+    let poll = async |after: u64| {
+        second.get(&format!("/config?version=1&after={after}&policy=0")).await?.ok()
+    };
 
     let start = poll(0).await?;
     assert_eq!(start["reset"], true);
@@ -76,7 +77,7 @@ async fn a_long_poll_does_not_hold_up_the_shutdown() -> Result<()> {
     let fleet = control_planes(1).await?;
     let revision = fleet.edge.get("/config?version=1&after=0").await?.ok()?["revision"].clone();
     let asked = Instant::now();
-    let path = format!("/config?version=1&after={revision}");
+    let path = format!("/config?version=1&after={revision}&policy=0");
     let poll = fleet.edge.get(&path);
     let stop = async {
         // The poll has arrived once another call has been answered after it.

@@ -34,6 +34,12 @@ impl Target {
         Self::among(port, [tenant.to_owned()], vec![0], status)
     }
 
+    /// The same, with another prompt length in a header of each of so many requests.
+    pub(super) fn with_prompts(port: u16, tenant: &str, prompts: u32, status: u16) -> Self {
+        let tenants = (0..prompts).map(|prompt| format!("{tenant}\r\nx-prompt-tokens: {prompt}"));
+        Self::among(port, tenants, (0..prompts).collect(), status)
+    }
+
     /// Of many tenants, in the order of `turns`, which are indexes of `tenants`.
     pub(super) fn among(
         port: u16,

@@ -34,8 +34,14 @@ pub(super) struct Steady {
 }
 
 /// `service` is the program that Envoy's `ratelimit` filter asks.
-pub(super) async fn measure(stack: &mut Stack, service: &Path, effort: Effort) -> Result<Edge> {
-    let (mut rows, _service) = rows::set_up(stack, service).await?;
+/// Gateways of `rated`, of which there are two, get a policy.
+pub(super) async fn measure(
+    stack: &mut Stack,
+    rated: &Stack,
+    service: &Path,
+    effort: Effort,
+) -> Result<Edge> {
+    let (mut rows, _service) = rows::set_up(stack, rated, service).await?;
     for row in &mut rows {
         row.clients.send(effort.requests * 2).await.with_context(|| row.name)?;
     }
@@ -75,6 +81,8 @@ impl Edge {
             at_most("weir_allow_over_wasm_noop", 1.05),
             at_most("weir_added_over_ratelimit_service_added", 0.1),
             at_most("weir_deny_over_direct_answer", 1.35),
+            at_most("policy_added_over_bare", 0.05),
+            at_most("weir_policy_each_over_ratelimit_service", 1.0),
             Target::at_most("waited_share", self.steady.waited_share, 0.001),
             Target::at_most("calls_per_1000", self.steady.calls_per_1000, 5.0),
         ]
@@ -95,7 +103,11 @@ fn ratios(rows: &[Row]) -> BTreeMap<&'static str, Spread> {
     let median = |name: &str| Spread::of(cpu(name)).median;
     let added =
         (median("weir_allow") - median("bare")) / (median("ratelimit_service") - median("bare"));
+    let policy_added = (median("weir_policy") - median("weir_allow")) / median("bare");
     [
+        ("policy_added_over_bare", vec![policy_added]),
+        ("weir_policy_over_bare", over("weir_policy", "bare")),
+        ("weir_policy_each_over_ratelimit_service", over("weir_policy_each", "ratelimit_service")),
         ("wasm_noop_over_bare", over("wasm_noop", "bare")),
         ("local_ratelimit_over_bare", over("local_ratelimit", "bare")),
         ("weir_allow_over_bare", over("weir_allow", "bare")),

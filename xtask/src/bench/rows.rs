@@ -26,6 +26,26 @@ pub(super) const PLENTY: &str = "plenty";
 /// Has nothing left.
 const SPENT: &str = "spent";
 pub(super) const CLIENTS: u64 = 8;
+/// More inputs than a filter remembers decisions for.
+const PROMPTS: u32 = 10_000;
+/// Six rules, which read three parts of a request.
+const POLICY: &str = r#"package weir.rating
+
+default allow := true
+
+allow := false if closed
+
+closed if {
+    startswith(input.path, "/admin/")
+    not input.method == "GET"
+}
+
+default cost := 1
+
+cost := 2 if input.headers["x-prompt-tokens"] == "1000000"
+
+reason := "closed" if closed
+"#;
 
 /// One configuration that is measured.
 pub(super) struct Row {
@@ -48,8 +68,17 @@ impl Row {
         (gateway, tenant, status): (&Gateway, &str, u16),
         asks: &[u32],
     ) -> Result<Self> {
-        let own = gateway.pid().context("an Envoy has ended")?;
         let target = Target::new(gateway.port(), tenant, status);
+        Self::of(name, explained, (gateway, target), asks).await
+    }
+
+    async fn of(
+        name: &'static str,
+        explained: &'static str,
+        (gateway, target): (&Gateway, Target),
+        asks: &[u32],
+    ) -> Result<Self> {
+        let own = gateway.pid().context("an Envoy has ended")?;
         Ok(Self {
             name,
             explained,
@@ -85,21 +114,19 @@ impl Row {
     }
 }
 
-/// All rows, and the service that one of them asks.
+/// All rows, and the service that one of them asks. Gateways of `rated` have a policy.
 pub(super) async fn set_up(
     stack: &mut Stack,
+    rated: &Stack,
     service: &Path,
 ) -> Result<(Vec<Row>, RatelimitService)> {
     let service = RatelimitService::start(service, &stack.redis.url())?;
     let admin = Admin::new(stack)?;
-    for (tenant, capacity) in [(PLENTY, 1_000_000_000), (SPENT, 1)] {
-        let refill = json!({ "kind": "periodic", "period": "year" });
-        let limit =
-            json!({ "name": "limit", "unit": "tokens", "capacity": capacity, "refill": refill });
-        let terms = json!({ "currency": "USD", "limits": [limit], "prices": [] });
-        admin.put_json(&format!("/plans/{tenant}"), &terms).await?;
-        admin.post_json("/tenants", &json!({ "id": tenant, "plan": tenant })).await?;
-    }
+    tenant(&admin, PLENTY, 1_000_000_000).await?;
+    tenant(&admin, SPENT, 1).await?;
+    let admin = Admin::new(rated)?;
+    tenant(&admin, PLENTY, 1_000_000_000).await?;
+    admin.rate_by("bench", POLICY).await?;
     let refused = refusal(&stack.gateways[0]).await?;
     let noop = noop::write(stack.folder(), noop::Does::Nothing)?;
     let header = noop::write(stack.folder(), noop::Does::ReadsHeader)?;
@@ -116,9 +143,13 @@ pub(super) async fn set_up(
     }
     stack.add_gateway(&json!({ "rate_limit_fields": "always" })).await?;
 
-    let control_plane =
-        [stack.control_planes[0].pid(), stack.redis.pid(), stack.database.postgres.pid()];
-    let weir: Vec<u32> = control_plane.into_iter().flatten().collect();
+    let weir_of = |stack: &Stack| -> Vec<u32> {
+        let all = [stack.control_planes[0].pid(), stack.redis.pid(), stack.database.postgres.pid()];
+        all.into_iter().flatten().collect()
+    };
+    let (weir, weir_rated) = (weir_of(stack), weir_of(rated));
+    let (memoized, each) = (&rated.gateways[0], &rated.gateways[1]);
+    let prompts = Target::with_prompts(each.port(), PLENTY, PROMPTS, 200);
     let asked: Vec<u32> =
         [Some(service.process.id()), stack.redis.pid()].into_iter().flatten().collect();
     let envoy = |index: usize| (&stack.gateways[index], PLENTY, 200);
@@ -130,6 +161,15 @@ pub(super) async fn set_up(
             .await?,
         Row::new("weir_allow", "Weir admits", envoy(0), &weir).await?,
         Row::new("weir_fields", "Weir admits, RateLimit on each answer", envoy(7), &weir).await?,
+        Row::new("weir_policy", "Weir admits by a policy", (memoized, PLENTY, 200), &weir_rated)
+            .await?,
+        Row::of(
+            "weir_policy_each",
+            "Weir admits by a policy, each input is new",
+            (each, prompts),
+            &weir_rated,
+        )
+        .await?,
         Row::new("ratelimit_service", "Envoy's ratelimit, a service, Redis", envoy(5), &asked)
             .await?,
         Row::new(
@@ -143,6 +183,17 @@ pub(super) async fn set_up(
             .await?,
     ];
     Ok((rows, service))
+}
+
+/// A tenant with a plan of its own, and so many tokens.
+async fn tenant(admin: &Admin, id: &str, capacity: u64) -> Result<()> {
+    let refill = json!({ "kind": "periodic", "period": "year" });
+    let limit =
+        json!({ "name": "limit", "unit": "tokens", "capacity": capacity, "refill": refill });
+    let terms = json!({ "currency": "USD", "limits": [limit], "prices": [] });
+    admin.put_json(&format!("/plans/{id}"), &terms).await?;
+    admin.post_json("/tenants", &json!({ "id": id, "plan": id })).await?;
+    Ok(())
 }
 
 /// How long the body of a refusal is; spends the last token on the way.

@@ -1,0 +1,241 @@
+//! What a request costs, and under which meter and version of the policy it is counted. Without a
+//! policy that is what the configuration says, and nothing is evaluated.
+
+use std::{borrow::Cow, collections::BTreeMap};
+
+use weir_domain::{
+    id::Meter,
+    protocol::RatingPolicy,
+    quantity::{Amount, Quantity},
+};
+use weir_policy::{
+    Failure, Input, Memo, Place, Policy, Time,
+    contract::{Decision, Field},
+};
+
+use crate::{
+    config::PolicyFailure, host, llm::call::Asks, refusal::Refused, slot::Slot, stats::Counter,
+    streams::request_header, tenants::Index, worker::Worker,
+};
+
+/// What a request takes from the buckets, and how it is counted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rate {
+    pub cost: Amount,
+    /// Of the policy that said so; 0 without one.
+    pub policy_version: u32,
+    /// `None` for the default one.
+    pub meter: Option<Meter>,
+}
+
+/// What comes of rating a request.
+#[derive(Debug)]
+pub enum Rating {
+    Rated(Rate),
+    Refused(Refused),
+    /// Something that it takes has yet to be heard from the control plane.
+    NotYet,
+}
+
+/// The policy by which this worker rates requests.
+#[derive(Debug, Default)]
+pub enum ActivePolicy {
+    /// Not heard yet.
+    #[default]
+    Unknown,
+    None,
+    Some(Box<Compiled>),
+}
+
+#[derive(Debug)]
+pub struct Compiled {
+    id: String,
+    version: u32,
+    policy: Policy,
+    memo: Memo,
+    reads_plan: bool,
+    /// When a failure was last logged.
+    logged_ns: Option<u64>,
+}
+
+/// How often failures of a policy are logged, in ns.
+const LOG_EVERY_NS: u64 = 1_000_000_000;
+const NS_PER_MINUTE: i64 = 60_000_000_000;
+
+impl Rate {
+    /// Without a policy.
+    pub const fn plain(cost: Amount) -> Self {
+        Self { cost, policy_version: 0, meter: None }
+    }
+}
+
+impl ActivePolicy {
+    /// Compiles `policy`; the error says why that does not do.
+    pub fn compile(policy: &RatingPolicy) -> Result<Self, String> {
+        let RatingPolicy { version, id, source } = policy;
+        if *version == 0 {
+            return Ok(Self::None);
+        }
+        let compiled = Policy::compile(source, Place::Edge)
+            .map_err(|error| format!("the policy {id}, version {version}, is refused: {error}"))?;
+        Ok(Self::Some(Box::new(Compiled {
+            id: id.clone(),
+            version: *version,
+            reads_plan: compiled.reads().contains(&Field::Plan),
+            memo: Memo::new(compiled.clone()),
+            policy: compiled,
+            logged_ns: None,
+        })))
+    }
+
+    /// 0 for none.
+    pub fn version(&self) -> Option<u32> {
+        match self {
+            Self::Unknown => None,
+            Self::None => Some(0),
+            Self::Some(policy) => Some(policy.version),
+        }
+    }
+
+    /// Whether slots must say which plans tenants are on.
+    pub fn reads_plan(&self) -> bool {
+        matches!(self, Self::Some(policy) if policy.reads_plan)
+    }
+}
+
+impl Compiled {
+    fn log(&mut self, failure: &Failure, now_ns: u64) {
+        if self.logged_ns.is_none_or(|logged_ns| now_ns - logged_ns >= LOG_EVERY_NS) {
+            self.logged_ns = Some(now_ns);
+            let Self { id, version, .. } = self;
+            host::warn(&format!("weir: the policy {id}, version {version}, failed: {failure}"));
+        }
+    }
+}
+
+impl Worker {
+    /// What the request `context` of the tenant at `index` costs. Its stream must be effective. With
+    /// `finally`, what is not known yet is not waited for: a policy finds it undefined.
+    pub fn rate(&mut self, context: u32, index: Index, finally: bool, now_ns: u64) -> Rating {
+        let asks = self.model_calls.get(&context).map(|call| &call.asks);
+        let base = asks.map_or(Amount::request(self.config.cost), Asks::most);
+        let policy = match &mut self.policy {
+            ActivePolicy::None => return Rating::Rated(Rate::plain(base)),
+            ActivePolicy::Unknown if finally => return Rating::Rated(Rate::plain(base)),
+            ActivePolicy::Unknown => return Rating::NotYet,
+            ActivePolicy::Some(policy) => policy,
+        };
+        let Some(tenant) = self.tenants.get_mut(index) else {
+            return Rating::Refused(Refused::UnknownTenant);
+        };
+        if policy.reads_plan && tenant.plan.is_none() {
+            let slot = host::read(&tenant.slot_key()).map(|bytes| Slot::decode(Some(&bytes)));
+            tenant.plan = slot.and_then(|slot| slot.plan).map(String::into_boxed_str);
+            if tenant.plan.is_none() && !finally {
+                return Rating::NotYet;
+            }
+        }
+        let read = Read::of(policy.policy.reads());
+        let input = Input {
+            tenant: Cow::Borrowed(tenant.id.as_str()),
+            plan: tenant.plan.as_deref().filter(|plan| !plan.is_empty()).map(Cow::Borrowed),
+            time: self.refresher.clock_offset_ns().map(|offset_ns| {
+                Time::of_minute(offset_ns.saturating_add_unsigned(now_ns).div_euclid(NS_PER_MINUTE))
+            }),
+            model: asks.map(|asks| asks.model.as_str()).filter(known).map(Cow::Borrowed),
+            prompt_tokens: asks.map(|asks| asks.prompt_tokens.get()),
+            max_output_tokens: asks.map(|asks| asks.output_tokens.get()),
+            ..read.input()
+        };
+        match policy.memo.decide(&input) {
+            Ok(Decision { allow: true, cost, meter, .. }) => {
+                let version = policy.version;
+                Rating::Rated(rate(base, asks.is_some(), *cost, meter, version))
+            }
+            Ok(Decision { reason, .. }) => {
+                Rating::Refused(Refused::PolicyDenied(reason.as_deref().map(Into::into)))
+            }
+            Err(failure) => {
+                let failure = failure.clone();
+                policy.log(&failure, now_ns);
+                self.stats.count(Counter::PolicyFailures);
+                match self.config.policy_failure {
+                    PolicyFailure::Deny => Rating::Refused(Refused::PolicyFailed),
+                    PolicyFailure::Allow => {
+                        Rating::Rated(Rate { policy_version: policy.version, ..Rate::plain(base) })
+                    }
+                }
+            }
+        }
+    }
+
+    /// Rates requests by `policy` from now on. An error leaves all as it was.
+    pub fn rate_by(&mut self, policy: &RatingPolicy) -> Result<(), String> {
+        if self.policy.version() != Some(policy.version) {
+            self.policy = ActivePolicy::compile(policy)?;
+        }
+        Ok(())
+    }
+}
+
+fn known(text: &&str) -> bool {
+    !text.is_empty()
+}
+
+/// A call of a language model counts on the meters of what it takes, and at least as much is reserved as
+/// it may take.
+fn rate(base: Amount, is_call: bool, cost: Quantity, meter: &Meter, policy_version: u32) -> Rate {
+    if is_call {
+        let cost = Amount { tokens: base.tokens.max(cost), ..base };
+        return Rate { cost, policy_version, meter: None };
+    }
+    let meter = (!meter.is_default()).then(|| meter.clone());
+    Rate { cost: Amount::request(cost), policy_version, meter }
+}
+
+/// What a policy reads of a request's headers.
+#[derive(Default)]
+struct Read<'p> {
+    method: Cow<'static, str>,
+    path: Cow<'static, str>,
+    headers: BTreeMap<Cow<'p, str>, Cow<'static, str>>,
+}
+
+impl<'p> Read<'p> {
+    fn of(fields: &'p [Field]) -> Self {
+        let mut read = Self::default();
+        for field in fields {
+            match field {
+                Field::Method => read.method = header(":method").unwrap_or_default(),
+                Field::Path => {
+                    let mut path = request_header(":path").unwrap_or_default();
+                    path.truncate(path.iter().position(|byte| *byte == b'?').unwrap_or(path.len()));
+                    read.path = text(path);
+                }
+                Field::Header(name) => {
+                    if let Some(value) = header(name) {
+                        read.headers.insert(Cow::Borrowed(name), value);
+                    }
+                }
+                _ => {}
+            }
+        }
+        read
+    }
+
+    fn input(self) -> Input<'p> {
+        Input { method: self.method, path: self.path, headers: self.headers, ..Input::default() }
+    }
+}
+
+fn header(name: &str) -> Option<Cow<'static, str>> {
+    request_header(name).map(text)
+}
+
+/// What is no UTF-8 is replaced: a policy reads texts.
+fn text(bytes: Vec<u8>) -> Cow<'static, str> {
+    Cow::Owned(match String::from_utf8(bytes) {
+        Ok(text) => text,
+        Err(error) => String::from_utf8_lossy(error.as_bytes()).into_owned(),
+    })
+}
