@@ -55,6 +55,12 @@ async fn a_period_that_has_begun_and_what_waits_for_its_end_stay() -> Result<()>
     assert_eq!(fleet.admin.get("/tenants/acme/plan-change").await?.ok()?, planned);
     assert_eq!(preview(&fleet, "current").await?, before);
     assert_eq!(preview(&fleet, "next").await?, before);
+
+    // Nor does another cadence end it at another time.
+    let days = json!({ "currency": "USD", "prices": [flat("10.00")], "billing_period": { "every_days": 1 } });
+    fleet.admin.put("/plans/acme-plan", &days).await?.ok()?;
+    assert_eq!(fleet.admin.get("/tenants/acme/plan-change").await?.ok()?, planned);
+    assert_eq!(preview(&fleet, "current").await?["period_end"], end.as_str());
     Ok(())
 }
 
