@@ -30,7 +30,7 @@ async fn quarter_left_s(fleet: &Fleet) -> Result<i64> {
 /// so many seconds.
 async fn quarter_ends_in(fleet: &Fleet, seconds: i64) -> Result<()> {
     wait_for("a quarter hour that lasts", SOON * 4, async || {
-        Ok((quarter_left_s(fleet).await? > 45).then_some(()))
+        Ok((quarter_left_s(fleet).await? > 35).then_some(()))
     })
     .await?;
     let control_plane = &fleet.stack.control_planes[0];
