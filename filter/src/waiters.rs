@@ -46,7 +46,6 @@ impl Worker {
             };
             let Some(verdict) = self.decide_waiter(index, &waiter, now_ns) else {
                 self.list_waiting(index);
-                self.ask_for(index);
                 return;
             };
             if let Some(tenant) = self.tenants.get_mut(index) {
@@ -70,14 +69,12 @@ impl Worker {
         let rate = match &waiter.rate {
             Some(rate) => rate.clone(),
             None => {
-                let finally = now_ns >= waiter.deadline_ns || self.is_cut_off(index, now_ns);
                 let root = self.root;
-                let rating =
-                    host::with_stream(context, root, || self.rate(context, index, finally, now_ns));
-                match rating? {
-                    Rating::Rated(rate) => rate,
-                    Rating::Refused(refused) => return Some(Decision::Refuse(refused)),
-                    Rating::NotYet => return None,
+                match host::with_stream(context, root, || self.rate(context, index, now_ns)) {
+                    Some(Rating::Rated(rate)) => rate,
+                    Some(Rating::Refused(refused)) => return Some(Decision::Refuse(refused)),
+                    Some(Rating::NotYet) => return self.wait_unrated(index, waiter, now_ns),
+                    None => return Some(Decision::Refuse(Refused::ControlPlaneUnreachable)),
                 }
             }
         };
@@ -92,8 +89,24 @@ impl Worker {
             Draw::Empty if now_ns >= waiter.deadline_ns || self.is_cut_off(index, now_ns) => {
                 Some(self.decide_in_outage(context, index, &rate, now_ns))
             }
-            Draw::Empty => None,
+            Draw::Empty => {
+                self.ask_for(index);
+                None
+            }
         }
+    }
+
+    /// What its rate follows from is not known yet. Whoever has waited long enough for that is decided
+    /// over as if there were no lease either.
+    fn wait_unrated(&mut self, index: Index, waiter: &Waiter, now_ns: u64) -> Option<Decision> {
+        if now_ns >= waiter.deadline_ns || self.is_cut_off(index, now_ns) {
+            let rate = self.plain_rate(waiter.context);
+            return Some(self.decide_in_outage(waiter.context, index, &rate, now_ns));
+        }
+        if self.must_ask_to_rate(index, now_ns) {
+            self.ask_for(index);
+        }
+        None
     }
 
     /// Refuses all who wait for a tenant.
