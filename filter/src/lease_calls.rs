@@ -254,7 +254,9 @@ impl Worker {
                     slot.owed = slot.owed.saturating_sub(heard);
                     slot.apply(answer, &called, now_ns);
                     // The slot may have been made anew since that change was noted in it.
-                    slot.must_ask |= call.sent_ns < changed_ns;
+                    if call.sent_ns < changed_ns {
+                        slot.invalidate(changed_ns.max(slot.changed_ns));
+                    }
                     (slot.encode(), !slot.owed.is_zero())
                 });
                 self.tenants.prove(index);

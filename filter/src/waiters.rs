@@ -46,7 +46,7 @@ impl Worker {
             };
             let Some(verdict) = self.decide_waiter(index, &waiter, now_ns) else {
                 self.list_waiting(index);
-                self.ask_for(index);
+                self.ask_for_waiters(index);
                 return;
             };
             if let Some(tenant) = self.tenants.get_mut(index) {
@@ -64,19 +64,35 @@ impl Worker {
         }
     }
 
+    /// Asks for what those who wait for a tenant lack, unless that is the policy: no lease tells it.
+    pub fn ask_for_waiters(&mut self, index: Index) {
+        let lacks_policy = self.policy.version().is_none();
+        let has_answer = self.tenants.get_mut(index).is_some_and(|tenant| tenant.proven);
+        if !(lacks_policy && has_answer) {
+            self.ask_for(index);
+        }
+    }
+
     /// What becomes of the first who waits for a tenant; `None` while it waits on.
     fn decide_waiter(&mut self, index: Index, waiter: &Waiter, now_ns: u64) -> Option<Decision> {
         let context = waiter.context;
         let rate = match &waiter.rate {
             Some(rate) => rate.clone(),
             None => {
-                let finally = now_ns >= waiter.deadline_ns || self.is_cut_off(index, now_ns);
                 let root = self.root;
                 let rating =
-                    host::with_stream(context, root, || self.rate(context, index, finally, now_ns));
+                    host::with_stream(context, root, || self.rate(context, index, false, now_ns));
                 match rating? {
                     Rating::Rated(rate) => rate,
                     Rating::Refused(refused) => return Some(Decision::Refuse(refused)),
+                    Rating::NotYet
+                        if now_ns >= waiter.deadline_ns || self.is_cut_off(index, now_ns) =>
+                    {
+                        // Not from a lease either, though there may be one.
+                        return host::with_stream(context, root, || {
+                            self.decide_without_knowing(context, index, now_ns)
+                        });
+                    }
                     Rating::NotYet => return None,
                 }
             }

@@ -203,6 +203,12 @@ impl Worker {
         if !self.is_cut_off(index, now_ns) {
             return self.wait(context, index, None, now_ns);
         }
+        self.decide_without_knowing(context, index, now_ns)
+    }
+
+    /// What it takes to rate the request is not known and not waited for any longer: the outage contract
+    /// decides, by what is known.
+    pub fn decide_without_knowing(&mut self, context: u32, index: Index, now_ns: u64) -> Decision {
         match self.rate(context, index, true, now_ns) {
             Rating::Rated(rate) => self.decide_in_outage(context, index, &rate, now_ns),
             Rating::Refused(refused) => Decision::Refuse(refused),
@@ -233,7 +239,7 @@ impl Worker {
         }
         self.list_waiting(index);
         self.stats.count(Counter::Waited);
-        self.ask_for(index);
+        self.ask_for_waiters(index);
         Decision::Wait(index)
     }
 
@@ -319,6 +325,7 @@ impl Worker {
             return Draw::Empty;
         };
         tenant.refusal = None;
+        tenant.see_plan(slot);
         tenant.hold(drawn);
         if self.config.rate_limit_fields == RateLimitFields::Always {
             tenant.see_limits(slot);
