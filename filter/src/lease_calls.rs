@@ -256,7 +256,7 @@ impl Worker {
                     slot.apply(answer, &called, now_ns);
                     // The slot may have been made anew since that change was noted in it.
                     if call.sent_ns < changed_ns {
-                        (slot.must_ask, slot.plan) = (true, None);
+                        slot.invalidate(changed_ns.max(slot.changed_ns));
                     }
                     (slot.encode(), !slot.owed.is_zero())
                 });

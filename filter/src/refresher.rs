@@ -10,6 +10,7 @@ use weir_domain::{
 };
 
 use crate::{
+    ending::Ending,
     host,
     http_call::{self, Answer},
     places::{self, Found, outbox_key},
@@ -195,6 +196,14 @@ impl Worker {
     /// The answer to the long poll.
     pub fn on_config(&mut self, answer: &Answer, now_ns: u64) {
         self.refresher.polling = false;
+        if self.ending == Ending::Running {
+            self.elect(now_ns);
+        }
+        if !self.refresher.is_owner {
+            // This worker stood still and another has the office, or it ends: what it is told may be
+            // older than what was heard since.
+            return;
+        }
         let answer = match answer.parse::<ConfigAnswer>() {
             Ok(answer) => answer,
             Err(why) => return self.poll_failed(now_ns, &why),
@@ -292,9 +301,23 @@ impl Worker {
 
     fn hear_change(&mut self, tenant: &TenantId, now_ns: u64) {
         self.tenants.forget_stranger(tenant);
-        if let Some(index) = self.tenants.index_of(tenant) {
-            self.forget_verdicts(index, now_ns);
-        }
+        let Some(index) = self.tenants.index_of(tenant) else {
+            return;
+        };
+        self.forget_verdicts(index, now_ns);
+        let Some(tenant) = self.tenants.get_mut(index) else {
+            return;
+        };
+        // A slot in which no change was ever noted was made after the refresher noted this one in all
+        // that there were, maybe by an answer from before it.
+        host::update(&tenant.slot_key(), |bytes| {
+            let mut slot = Slot::decode(bytes);
+            if bytes.is_none() || slot.changed_ns != 0 {
+                return (None, ());
+            }
+            slot.invalidate(now_ns);
+            (slot.encode(), ())
+        });
     }
 
     fn hear_that_all_changed(&mut self, now_ns: u64) {
@@ -410,40 +433,4 @@ fn invalidate(slot_key: &str, now_ns: u64) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn answer(revision: u64, reset: bool, tenants: &[&str]) -> ConfigAnswer {
-        ConfigAnswer {
-            revision,
-            reset,
-            tenants: tenants.iter().map(|id| TenantId::new(*id).unwrap()).collect(),
-            now_ms: 0,
-            policy: None,
-        }
-    }
-
-    #[test]
-    fn workers_catch_up_on_what_they_missed() {
-        let mut changes = Changes::default();
-        changes.add(&answer(5, true, &[]), 1);
-        changes.add(&answer(6, false, &["a", "b"]), 2);
-        assert_eq!(changes.all_changed_ns, 1);
-        assert_eq!((changes.revision, changes.sequence), (6, 3));
-        assert_eq!(changes.since(3), Some(&[][..]));
-        assert_eq!(changes.since(2).unwrap().len(), 1);
-        assert_eq!(changes.since(0).unwrap().first(), Some(&None), "all changed");
-        assert_eq!(changes.since(4), None, "a sequence of another life");
-    }
-
-    #[test]
-    fn who_missed_too_much_hears_that_all_changed() {
-        let mut changes = Changes::default();
-        for revision in 0..1_000 {
-            changes.add(&answer(revision, false, &["a"]), revision);
-        }
-        assert_eq!(changes.recent.len(), MAX_RECENT);
-        assert!(changes.since(1_000 - MAX_RECENT as u64).is_some());
-        assert_eq!(changes.since(1_000 - MAX_RECENT as u64 - 1), None);
-    }
-}
+mod tests;

@@ -321,6 +321,14 @@ fn spell(cost: Amount) -> String {
 }
 
 impl Limits {
+    /// Whether a limit never holds as much as `cost`.
+    pub fn are_exceeded_by(&self, cost: Amount) -> bool {
+        self.list.iter().any(|limit| match limit.unit {
+            weir_domain::limit::Unit::Tokens => cost.tokens > limit.capacity,
+            weir_domain::limit::Unit::Requests => cost.requests > limit.capacity,
+        })
+    }
+
     /// The limits as they stand at `now_ns`, after `spent` more by this worker.
     pub fn at(&self, now_ns: u64, spent: Amount) -> Vec<LimitStatus> {
         let age_s = now_ns.saturating_sub(self.at_ns) / NS_PER_S;

@@ -152,6 +152,7 @@ impl Worker {
             return;
         };
         tenant.extend(&slot);
+        tenant.see_plan(&slot);
         let refused = slot.refusal.is_some_and(|refusal| now_ns < refusal.until_ns);
         if slot.is_live(now_ns) && slot.end_ns.saturating_sub(now_ns) < RENEW_NS && !refused {
             self.ask_for(index);

@@ -274,6 +274,9 @@ impl Tenant {
     /// What a request that takes `cost` is told, which the buckets do not hold.
     pub fn refuse(&mut self, refusal: Refusal, cost: Amount, now_ns: u64) -> Refused {
         let limits = self.limits.get_or_insert_default();
+        // Less was refused for now; this much never passes.
+        let retry_ns = refusal.retry_ns.filter(|_| !limits.are_exceeded_by(cost));
+        let refusal = Refusal { retry_ns, ..refusal };
         let told = self.told.take().filter(|told| told.is(refusal, cost, limits, now_ns));
         let told = told.unwrap_or_else(|| {
             Rc::new(LimitRefused::new(refusal, cost, Rc::clone(limits), now_ns))
@@ -301,6 +304,16 @@ impl Tenant {
             self.ttl_ns = slot.ttl_ns;
             self.clock_offset_ns = slot.clock_offset_ns;
             self.fast_until_ns = 0;
+        }
+    }
+
+    /// Notes which plan it is on, where the slot says so: a replica of the control plane that had not
+    /// heard of a change may have said another one before.
+    pub fn see_plan(&mut self, slot: &Slot) {
+        if let Some(plan) = slot.plan.as_deref()
+            && self.plan.as_deref().is_some_and(|before| before != plan)
+        {
+            self.plan = Some(plan.into());
         }
     }
 

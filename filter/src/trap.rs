@@ -8,7 +8,8 @@ use proxy_wasm::{hostcalls, types::MapType};
 use crate::{host, worker::Worker};
 
 /// Says who shall trap: `any` worker, the `refresher`, any `other`; or who gets the next `answer` to
-/// a call for leases, before it takes it in. With `stall` the worker stands still for [`STALL_NS`].
+/// a call for leases, before it takes it in. With `stall` the worker stands still for [`STALL_NS`],
+/// with `stall-refresher` if it is that.
 const HEADER: &str = "x-weir-trap";
 
 /// Longer than others wait for a sign of life.
@@ -29,7 +30,8 @@ pub fn on_request(worker: &Worker) {
             AT_ANSWER.store(true, Ordering::Relaxed);
             false
         }
-        Some("stall") => {
+        Some("stall-refresher") if !worker.refresher.is_owner() => false,
+        Some("stall" | "stall-refresher") => {
             let until_ns = host::now_ns() + STALL_NS;
             while host::now_ns() < until_ns {}
             false

@@ -316,9 +316,8 @@ impl Worker {
             return Draw::Empty;
         };
         tenant.refusal = None;
+        tenant.see_plan(slot);
         tenant.hold(drawn);
-        // What another worker has heard since.
-        tenant.plan = slot.plan.as_deref().map(Into::into);
         if self.config.rate_limit_fields == RateLimitFields::Always {
             tenant.see_limits(slot);
         } else {

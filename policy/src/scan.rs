@@ -23,6 +23,10 @@ const MAX_NUMBER: usize = 18;
 /// The most operators and references in one expression, outside of brackets. Longer ones would need
 /// a deep stack to compile.
 const MAX_CHAIN: usize = 128;
+/// How often the words and signs of a policy may be read, together. The parser reads what stands in a
+/// list, set or object twice, as it may be a comprehension, and so what is nested twice as often with
+/// each level.
+const MAX_READINGS: u64 = 200_000;
 
 /// What a policy names.
 #[derive(Debug, Default)]
@@ -145,7 +149,18 @@ fn short_enough(tokens: &[Token]) -> Result<(), CompileError> {
     // For each open bracket, how long the chain in it is by now.
     let mut chains = vec![0_usize];
     let mut before: Option<&Token> = None;
+    let (mut levels, mut readings) = (0_u32, 0_u64);
     for token in tokens {
+        match token.kind {
+            Kind::Sign('[' | '{') => levels += 1,
+            Kind::Sign(']' | '}') => levels = levels.saturating_sub(1),
+            _ => {}
+        }
+        readings = readings.saturating_add(1 << levels.min(32));
+        if readings > MAX_READINGS {
+            return Err(token
+                .error("what is nested here takes too long to read; use a rule for a part of it"));
+        }
         let after_operand =
             before.is_some_and(|one| one.is_operand() || one.is(')') || one.is(']') || one.is('}'));
         match token.kind {

@@ -4,7 +4,7 @@
 mod burst;
 mod busy;
 mod changes;
-mod clocks;
+pub(crate) mod clocks;
 mod crash;
 mod exact;
 mod faults;

@@ -17,7 +17,7 @@ mod limits;
 mod pieces;
 mod raw;
 mod routes;
-mod upstream;
+pub(crate) mod upstream;
 
 use anyhow::{Context, Result, ensure};
 use reqwest::{Method, RequestBuilder, Response};
@@ -29,22 +29,25 @@ use crate::harness::{Fleet, monthly};
 
 /// More than any test takes.
 const CAPACITY: u64 = 50_000_000;
-const CHAT: &str = "/v1/chat/completions";
-const MESSAGES: &str = "/v1/messages";
+pub(crate) const CHAT: &str = "/v1/chat/completions";
+pub(crate) const MESSAGES: &str = "/v1/messages";
 
 /// A Weir that meters language models, and a stand-in for them behind it.
-struct Models {
-    fleet: Fleet,
-    upstream: LlmUpstream,
+pub(crate) struct Models {
+    pub(crate) fleet: Fleet,
+    pub(crate) upstream: LlmUpstream,
 }
 
 impl Models {
     /// All that is below `/v1/` are calls; the fields of `llm` say what differs.
-    async fn start(llm: Value) -> Result<Self> {
+    pub(crate) async fn start(llm: Value) -> Result<Self> {
         Self::with(llm, |stack| stack).await
     }
 
-    async fn with(llm: Value, change: impl FnOnce(Builder<'_>) -> Builder<'_>) -> Result<Self> {
+    pub(crate) async fn with(
+        llm: Value,
+        change: impl FnOnce(Builder<'_>) -> Builder<'_>,
+    ) -> Result<Self> {
         let upstream = LlmUpstream::start().await?;
         let port = upstream.port();
         let fleet = Fleet::with(|stack| {
@@ -55,7 +58,7 @@ impl Models {
     }
 
     /// Tenants with the limit `monthly` of [`CAPACITY`] tokens.
-    async fn tenants(&self, ids: &[&str]) -> Result<()> {
+    pub(crate) async fn tenants(&self, ids: &[&str]) -> Result<()> {
         for id in ids {
             self.fleet.tenant(id, &[monthly(CAPACITY)], &[]).await?;
         }
@@ -63,7 +66,13 @@ impl Models {
     }
 
     /// A call that is not sent yet; the upstream does what `script` says.
-    fn call(&self, tenant: &str, path: &str, body: &Value, script: &Value) -> RequestBuilder {
+    pub(crate) fn call(
+        &self,
+        tenant: &str,
+        path: &str,
+        body: &Value,
+        script: &Value,
+    ) -> RequestBuilder {
         let call = self.fleet.request(Method::POST, path).header("x-tenant-id", tenant);
         call.header("x-llm-script", script.to_string()).json(body)
     }
@@ -89,11 +98,11 @@ fn configuration(fields: Value) -> Value {
     llm
 }
 
-const GPT: &str = "gpt-5";
+pub(crate) const GPT: &str = "gpt-5";
 const CLAUDE: &str = "claude-opus-5";
 
 /// A chat completion with so many output tokens at most.
-fn chat(most: u64) -> Value {
+pub(crate) fn chat(most: u64) -> Value {
     json!({ "model": GPT, "max_completion_tokens": most,
         "messages": [{ "role": "user", "content": "What does a weir do? Höchstens 10 Wörter." }] })
 }
@@ -109,7 +118,7 @@ fn chat_stream(most: u64, include_usage: bool) -> Value {
 }
 
 /// A message of Anthropic's, as a stream or not.
-fn message(most: u64, stream: bool) -> Value {
+pub(crate) fn message(most: u64, stream: bool) -> Value {
     let mut body = chat(most);
     body["model"] = json!(CLAUDE);
     body["max_tokens"] = json!(most);
@@ -122,4 +131,4 @@ fn message(most: u64, stream: bool) -> Value {
 
 /// What [`chat`] and [`message`] reserve for their prompt, as README.md says: 330 tokens in 1,000 bytes,
 /// and 4 for the message.
-const PROMPT: u64 = 19;
+pub(crate) const PROMPT: u64 = 19;

@@ -35,6 +35,7 @@ mod policies;
 mod portal;
 mod pricing;
 mod printing;
+mod rating;
 mod readme;
 mod rebilling;
 mod reconciliation;

@@ -19,22 +19,22 @@ const OF_BUCKETS: &str =
 
 impl Fleet {
     /// A call of OPA's REST API with the operator's token.
-    async fn policy(&self, method: Method, path: &str, text: &str) -> Result<Answer> {
+    pub(crate) async fn policy(&self, method: Method, path: &str, text: &str) -> Result<Answer> {
         let url = format!("/../../v1/policies{path}");
         Answer::of(self.admin.request(method, &url).body(text.to_owned())).await
     }
 
-    async fn put_policy(&self, id: &str, text: &str) -> Result<Answer> {
+    pub(crate) async fn put_policy(&self, id: &str, text: &str) -> Result<Answer> {
         self.policy(Method::PUT, &format!("/{id}"), text).await
     }
 
     /// The version that the policy is at.
-    async fn policy_version(&self, id: &str) -> Result<u64> {
+    pub(crate) async fn policy_version(&self, id: &str) -> Result<u64> {
         let answer = self.policy(Method::GET, &format!("/{id}"), "").await?.ok()?;
         answer["result"]["version"].as_u64().context("no version")
     }
 
-    async fn choose(&self, gateways: Option<&str>) -> Result<Answer> {
+    pub(crate) async fn choose(&self, gateways: Option<&str>) -> Result<Answer> {
         let choice = json!({ "gateways": gateways, "data_api": null });
         self.admin.put("/rating-policy", &choice).await
     }

@@ -28,6 +28,8 @@ use crate::{edge::changes::Changes, problem::ApiError};
 const CAPACITY: u64 = 100_000;
 /// How long an entry is good without word from [`Changes`] that nothing has changed.
 const FRESH: Duration = Duration::from_secs(1);
+/// How often an entry is read again that something changed under.
+const READ_AGAIN: usize = 3;
 /// How long an entry that nobody asks for is kept.
 const IDLE: Duration = Duration::from_secs(600);
 
@@ -216,11 +218,14 @@ impl Tenants {
     }
 
     async fn load(&self, id: &TenantId) -> Result<Entry, LoadError> {
-        let entry = Entry {
-            revision: self.changes.revision(),
-            loaded_at: Instant::now(),
-            tenant: self.query(id).await.map_err(|error| LoadError(Arc::new(error)))?,
-        };
+        let mut entry = self.read(id).await?;
+        // What was read may lack a change of which gateways have heard by now.
+        for _ in 0..READ_AGAIN {
+            if self.changes.revision() == entry.revision {
+                break;
+            }
+            entry = self.read(id).await?;
+        }
         if entry.tenant.is_some() {
             self.last.insert(id.clone(), entry.clone()).await;
         }
@@ -229,6 +234,14 @@ impl Tenants {
             self.last.invalidate(id).await;
         }
         Ok(entry)
+    }
+
+    async fn read(&self, id: &TenantId) -> Result<Entry, LoadError> {
+        Ok(Entry {
+            revision: self.changes.revision(),
+            loaded_at: Instant::now(),
+            tenant: self.query(id).await.map_err(|error| LoadError(Arc::new(error)))?,
+        })
     }
 
     async fn query(&self, id: &TenantId) -> Result<Option<Arc<Tenant>>, ApiError> {

@@ -106,6 +106,10 @@ fn deep_texts_are_refused() {
         format!("allow := false if {{ false }}{}", " else := false if {\nfalse }".repeat(1_000)),
         format!("allow := {}{}", "{1: ".repeat(500), "}".repeat(500)),
         format!("allow := {}\n", "- ".repeat(500)),
+        format!("x := {}1{}\nallow if x", "[".repeat(40), "]".repeat(40)),
+        format!("x := {}1{}\nallow if x", "{".repeat(40), "}".repeat(40)),
+        format!("x := {}1{}\nallow if x", "{\"a\": ".repeat(40), "}".repeat(40)),
+        format!("x := {}{}1{}\nallow if x", "[".repeat(10), "1, ".repeat(1_000), "]".repeat(10)),
     ] {
         let said = survived(rules.clone());
         let head: String = rules.chars().take(60).collect();

@@ -15,19 +15,19 @@ use crate::harness::{Fleet, SOON, continuous, monthly, periodic, wait_for};
 const CAPACITY: u64 = 100;
 const PER_SECOND: u64 = 50;
 const HOURLY: u64 = 300;
-pub(super) const HOUR_S: i64 = 3_600;
+pub(crate) const HOUR_S: i64 = 3_600;
 /// How long a jumped clock stays where it is.
 const SPAN: Duration = Duration::from_millis(3_500);
 
 /// Whose clock jumps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Host {
+pub(crate) enum Host {
     Redis,
     ControlPlane,
     Gateway,
 }
 
-pub(super) fn set_clock(fleet: &Fleet, host: Host, ahead_s: i64) -> Result<()> {
+pub(crate) fn set_clock(fleet: &Fleet, host: Host, ahead_s: i64) -> Result<()> {
     match host {
         Host::Redis => fleet.stack.redis.set_clock(ahead_s),
         Host::ControlPlane => fleet.stack.control_planes[0].set_clock(ahead_s),
