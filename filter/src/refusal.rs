@@ -229,7 +229,7 @@ impl LimitRefused {
             && Rc::ptr_eq(&self.limits, limits)
     }
 
-    fn is_for_ever(&self) -> bool {
+    pub fn is_for_ever(&self) -> bool {
         self.refusal.retry_ns.is_none()
     }
 

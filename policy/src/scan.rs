@@ -6,7 +6,7 @@
 
 mod lexer;
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, mem};
 
 use self::lexer::{Kind, Token, tokens};
 
@@ -20,9 +20,11 @@ const MAX_HEADERS: usize = 8;
 /// The longest number in a policy, in characters: what is larger than any quantity is no use, and
 /// what is much larger takes long to compute with.
 const MAX_NUMBER: usize = 18;
-/// The most operators and references in one expression, outside of brackets. Longer ones would need
-/// a deep stack to compile.
-const MAX_CHAIN: usize = 128;
+/// How deep an expression may be: its operators and references one after the other, and [`BRACKET`] for
+/// each bracket around them. Deeper ones would need a deep stack to compile.
+const MAX_DEPTH: usize = 128;
+/// For how many operators a bracket counts, as much more of the stack does it take.
+const BRACKET: usize = 8;
 /// How often the words and signs of a policy may be read, together. The parser reads what stands in a
 /// list, set or object twice, as it may be a comprehension, and so what is nested twice as often with
 /// each level.
@@ -144,10 +146,26 @@ fn part(tokens: &[Token]) -> Option<(&str, &[Token])> {
     }
 }
 
-/// Refuses expressions that are a long chain of operators.
+/// What is known of what stands between two brackets.
+#[derive(Debug, Default)]
+struct Nest {
+    /// How deep the expression at hand is by now: an operator is above all that stands before it.
+    depth: usize,
+    /// The same of the deepest before it.
+    deepest: usize,
+}
+
+impl Nest {
+    /// Another expression begins.
+    fn next(&mut self) {
+        self.deepest = self.deepest.max(mem::take(&mut self.depth));
+    }
+}
+
+/// Refuses what needs a deep stack, or takes long to read.
 fn short_enough(tokens: &[Token]) -> Result<(), CompileError> {
-    // For each open bracket, how long the chain in it is by now.
-    let mut chains = vec![0_usize];
+    // For each open bracket.
+    let mut nests = vec![Nest::default()];
     let mut before: Option<&Token> = None;
     let (mut levels, mut readings) = (0_u32, 0_u64);
     for token in tokens {
@@ -163,36 +181,30 @@ fn short_enough(tokens: &[Token]) -> Result<(), CompileError> {
         }
         let after_operand =
             before.is_some_and(|one| one.is_operand() || one.is(')') || one.is(']') || one.is('}'));
-        match token.kind {
-            Kind::Sign('(' | '[' | '{') => {
-                // Directly behind an operand it is a call or an index: a link of the chain.
-                if let Some(chain) = chains.last_mut() {
-                    *chain += usize::from(after_operand);
-                }
-                chains.push(0);
-            }
-            Kind::Sign(')' | ']' | '}') if chains.len() > 1 => {
-                chains.pop();
-            }
-            Kind::Sign(',' | ';') => {
-                if let Some(chain) = chains.last_mut() {
-                    *chain = 0;
-                }
-            }
-            Kind::Sign(_) => {
-                if let Some(chain) = chains.last_mut() {
-                    *chain += 1;
-                }
-            }
-            // Two operands without a sign between: a new statement.
-            _ if after_operand && !is_keyword(before) && !is_keyword(Some(token)) => {
-                if let Some(chain) = chains.last_mut() {
-                    *chain = 0;
-                }
-            }
-            _ => {}
+        let starts_anew = after_operand && !is_keyword(before) && !is_keyword(Some(token));
+        let open = nests.len();
+        let mut inner = 0;
+        if matches!(token.kind, Kind::Sign(')' | ']' | '}')) && open > 1 {
+            inner = nests.pop().map_or(0, |nest| nest.depth.max(nest.deepest)) + BRACKET;
         }
-        if chains.last().is_some_and(|chain| *chain > MAX_CHAIN) || chains.len() > MAX_CHAIN {
+        let nest = nests.last_mut().map(|nest| {
+            nest.depth = nest.depth.max(inner);
+            match token.kind {
+                // Directly behind an operand it is a call or an index: a link of the chain.
+                Kind::Sign('(' | '[' | '{') => nest.depth += usize::from(after_operand),
+                Kind::Sign(')' | ']' | '}') if open > 1 => {}
+                Kind::Sign(',' | ';') => nest.next(),
+                Kind::Sign(_) => nest.depth += 1,
+                // Two operands without a sign between: a new statement.
+                _ if starts_anew => nest.next(),
+                _ => {}
+            }
+            nest.depth
+        });
+        if matches!(token.kind, Kind::Sign('(' | '[' | '{')) {
+            nests.push(Nest::default());
+        }
+        if nest.is_some_and(|depth| depth > MAX_DEPTH) || nests.len() > MAX_DEPTH / BRACKET {
             return Err(token.error("this expression is too long; use a rule for a part of it"));
         }
         before = Some(token);

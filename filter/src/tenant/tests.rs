@@ -189,3 +189,37 @@ fn usage_is_counted_apart_by_meter_and_version_of_the_policy() {
         ]
     );
 }
+
+#[test]
+fn a_plan_that_was_outdated_is_corrected_by_the_slot() {
+    let mut tenant = Tenant::new(TenantId::new("acme").unwrap());
+    let slot = |plan: Option<&str>| Slot { plan: plan.map(str::to_owned), ..Slot::default() };
+    tenant.plan = Some("gold".into());
+    tenant.see_plan(&slot(None));
+    assert_eq!(tenant.plan.as_deref(), Some("gold"), "nobody asks for it");
+    tenant.see_plan(&slot(Some("iron")));
+    assert_eq!(tenant.plan.as_deref(), Some("iron"));
+}
+
+/// Where one token was refused for now, what costs more than there ever is does not hear that it will
+/// pass later.
+#[test]
+fn what_can_never_pass_is_told_so() {
+    let mut tenant = Tenant::new(TenantId::new("acme").unwrap());
+    let limit = LimitStatus {
+        name: "monthly".parse().unwrap(),
+        unit: weir_domain::limit::Unit::Tokens,
+        capacity: Quantity::clamped(10),
+        remaining: Quantity::ZERO,
+        window_s: 60,
+        reset_s: 60,
+        violated: true,
+    };
+    tenant.limits = Some(Rc::new(Limits { list: vec![limit], at_ns: 0 }));
+    let refusal = Refusal { need: ONE, until_ns: 1_000, retry_ns: Some(60_000_000_000) };
+    let mut is_for_ever = |cost| match tenant.refuse(refusal, tokens(cost), 0) {
+        Refused::Limit(told) => told.is_for_ever(),
+        other => panic!("{other:?}"),
+    };
+    assert!(is_for_ever(11) && !is_for_ever(10) && is_for_ever(11));
+}

@@ -220,3 +220,35 @@ proptest! {
         let _ = compiled(&text);
     }
 }
+
+/// What is as deep as it may be needs no deep stack either, whatever the brackets are.
+#[test]
+fn depth_at_the_bound_survives() {
+    for (open, close) in [
+        ("(", ")"),
+        ("abs(", ")"),
+        ("-(", ")"),
+        ("1 + (", ")"),
+        ("[", "]"),
+        ("{", "}"),
+        ("[x | x := ", "]"),
+        ("{x | some x in ", "}"),
+        ("{\"a\": ", "}"),
+        ("count([", "])"),
+        ("max({", "})"),
+        ("(", " + 1 + 1 + 1 + 1 + 1 + 1 + 1 + 1 + 1 + 1)"),
+        ("abs(", " - 1)[0][0][0][0][0][0][0][0][0]"),
+        ("{x | x := (", "); x > 1; not x in [1, 2]}"),
+    ] {
+        for depth in [4, 8, 12, 14, 15, 16, 24, 32, 64, 127, 128] {
+            let deep = format!("{}1{}", open.repeat(depth), close.repeat(depth));
+            for rules in [
+                format!("allow := true\ncost := {deep}"),
+                format!("allow if {{ x := {deep}; x }}"),
+                format!("allow if not {deep}"),
+            ] {
+                let _ = survived(rules);
+            }
+        }
+    }
+}
