@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use axum::{Json, extract::State};
+use jiff::Timestamp;
 use serde::Deserialize;
 use weir_domain::protocol::{ConfigAnswer, RatingPolicy};
 
@@ -66,7 +67,7 @@ async fn answer(app: &App, wait: &Wait) -> Result<ConfigAnswer, ApiError> {
         reset,
         tenants: since.tenants.unwrap_or_default(),
         policy: policy(app, has).await?,
-        now_ms: app.redis.now_ms(),
+        now_ms: Timestamp::now().as_millisecond(),
     })
 }
 
