@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use sqlx::{
     Connection, Executor, PgConnection, PgPool,
+    migrate::MigrateError,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 use thiserror::Error;
@@ -23,8 +24,12 @@ pub enum DatabaseError {
     Scheme,
     #[error("cannot connect to Postgres at {host}:{port}")]
     Connect { host: String, port: u16, source: sqlx::Error },
+    #[error(
+        "the database has the schema of a newer version of Weir (migration {0}); start that one, or restore a backup from before it"
+    )]
+    Newer(i64),
     #[error("cannot bring the database to this version's schema")]
-    Migrate(#[from] sqlx::migrate::MigrateError),
+    Migrate(#[from] MigrateError),
 }
 
 /// A pool of connections, opened when they are needed: Postgres may be down at this moment.
@@ -47,6 +52,9 @@ pub async fn connect(config: &Config) -> Result<PgPool, DatabaseError> {
 /// Applies what is missing of `migrations/`. Replicas that do so at once wait for each other.
 pub async fn migrate(db: &PgPool) -> Result<(), DatabaseError> {
     let Err(error) = sqlx::migrate!("./migrations").run(db).await else { return Ok(()) };
+    if let MigrateError::VersionMissing(version) = error {
+        return Err(DatabaseError::Newer(version));
+    }
     // The pool says only that it waited too long; one more attempt says what for.
     let options = db.connect_options();
     match PgConnection::connect_with(&options).await {

@@ -2,8 +2,8 @@
 //!
 //! The terms that will be in force are written at once, with a start that is to come, so that each
 //! invoice is priced right whoever makes it when. The tenant itself moves, and its limits with it, when
-//! the time has come: every replica looks for that each few seconds. What moves the end of the current
-//! period moves the change too.
+//! the time has come: every replica looks for that each few seconds. Who ends the current period early
+//! moves the change too: nothing else moves its end.
 //!
 //! Who calls these holds the tenant's row.
 

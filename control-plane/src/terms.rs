@@ -3,8 +3,27 @@
 //! Usage is rolled up per quarter hour, so a change counts from the next one: no quarter hour is
 //! priced by two versions. (Limits change at once; they don't look here.) The clock is Postgres'.
 
-use sqlx::PgConnection;
+use jiff::Timestamp;
+use sqlx::{PgConnection, PgPool};
 use weir_domain::id::{PlanId, TenantId};
+
+/// To be called first in a transaction that changes terms: those who end a period with the current quarter
+/// hour wait for its end, as what it writes may start with that quarter hour.
+pub async fn begin(tx: &mut PgConnection) -> sqlx::Result<()> {
+    sqlx::query!("select pg_advisory_xact_lock_shared(5, 3)").execute(tx).await?;
+    Ok(())
+}
+
+/// Waits for those who change terms at this moment, and returns a time: terms that are not committed by now
+/// start after the quarter hour in which it lies.
+pub async fn read_point(db: &PgPool) -> sqlx::Result<Timestamp> {
+    let mut tx = db.begin().await?;
+    sqlx::query!("select pg_advisory_xact_lock(5, 3)").execute(&mut *tx).await?;
+    let point = sqlx::query_scalar!(r#"select clock_timestamp() as "now!""#);
+    let point = point.fetch_one(&mut *tx).await?.to_jiff();
+    tx.commit().await?;
+    Ok(point)
+}
 
 /// The first terms of a tenant, from the start of the current quarter hour.
 pub async fn start(

@@ -30,6 +30,7 @@ mod stretch;
 #[cfg(test)]
 mod tests;
 
+use jiff::tz::TimeZone;
 use rust_decimal::Decimal;
 use thiserror::Error;
 
@@ -170,17 +171,15 @@ pub enum InvoiceError {
 }
 
 impl Subject {
-    /// What the line says.
-    pub fn name(&self) -> String {
+    /// What the line says, with times as they are in `zone`.
+    pub fn name(&self, zone: &TimeZone) -> String {
         match self {
             Self::Price { price, .. } => price.name.clone(),
             Self::Rule(rule) => rule.name(),
             Self::Adjustment { period } => {
-                format!(
-                    "Late or corrected usage of {} to {}",
-                    period.start().start(),
-                    period.end().start()
-                )
+                let [start, end] = [period.start(), period.end()]
+                    .map(|at| zone.to_datetime(at.start()).strftime("%-d %b %Y, %H:%M"));
+                format!("Late or corrected usage of {start} to {end}")
             }
         }
     }

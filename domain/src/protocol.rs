@@ -43,6 +43,10 @@ pub struct LeaseRequest {
     pub gateway: String,
     /// One worker thread of it.
     pub worker: String,
+    /// The revision that the gateway has heard of ([`ConfigAnswer::revision`]): what it is told must not
+    /// be older.
+    #[serde(default)]
+    pub revision: u64,
     pub leases: Vec<LeaseAsk>,
 }
 

@@ -148,6 +148,14 @@ impl Amount {
         })
     }
 
+    /// The sum, or `None` where either unit would be more than [`Quantity::MAX`].
+    pub fn checked_add(self, other: Self) -> Option<Self> {
+        Some(Self {
+            tokens: self.tokens.checked_add(other.tokens)?,
+            requests: self.requests.checked_add(other.requests)?,
+        })
+    }
+
     /// The sum, each unit at most [`Quantity::MAX`].
     pub fn saturating_add(self, other: Self) -> Self {
         Self {

@@ -100,7 +100,7 @@ impl Worker {
 
     /// A tenant that nobody has confirmed, and that is not asked for because whose request it was has
     /// left, must not take the place of one that is.
-    pub fn forget_unasked(&mut self, index: Index) {
+    fn forget_unasked(&mut self, index: Index) {
         let unasked = |tenant: &mut Tenant| !tenant.proven && tenant.is_idle();
         if self.tenants.get_mut(index).is_some_and(unasked) {
             self.tenants.remove(index);
@@ -164,6 +164,7 @@ impl Worker {
             version: protocol::VERSION,
             gateway: self.gateway.clone(),
             worker: self.name.clone(),
+            revision: self.refresher.revision(),
             leases,
         };
         self.stats.count(Counter::LeaseCalls);

@@ -14,8 +14,15 @@ use weir_policy::{
 };
 
 use crate::{
-    config::PolicyFailure, host, llm::call::Asks, refusal::Refused, slot::Slot, stats::Counter,
-    streams::request_header, tenants::Index, worker::Worker,
+    config::PolicyFailure,
+    host,
+    llm::call::Asks,
+    refusal::Refused,
+    slot::Slot,
+    stats::Counter,
+    streams::request_header,
+    tenants::{Index, Tenants},
+    worker::Worker,
 };
 
 /// What a request takes from the buckets, and how it is counted.
@@ -49,8 +56,8 @@ pub enum ActivePolicy {
 
 #[derive(Debug)]
 pub struct Compiled {
-    id: String,
-    version: u32,
+    /// As it was told.
+    told: RatingPolicy,
     policy: Policy,
     memo: Memo,
     reads_plan: bool,
@@ -72,15 +79,13 @@ impl Rate {
 impl ActivePolicy {
     /// Compiles `policy`; the error says why that does not do.
     pub fn compile(policy: &RatingPolicy) -> Result<Self, String> {
-        let RatingPolicy { version, id, source } = policy;
-        if *version == 0 {
+        if policy.version == 0 {
             return Ok(Self::None);
         }
-        let compiled = Policy::compile(source, Place::Edge)
-            .map_err(|error| format!("the policy {id}, version {version}, is refused: {error}"))?;
+        let compiled = Policy::compile(&policy.source, Place::Edge)
+            .map_err(|error| format!("the policy {}, is refused: {error}", named(policy)))?;
         Ok(Self::Some(Box::new(Compiled {
-            id: id.clone(),
-            version: *version,
+            told: policy.clone(),
             reads_plan: compiled.reads().contains(&Field::Plan),
             memo: Memo::new(compiled.clone()),
             policy: compiled,
@@ -93,7 +98,16 @@ impl ActivePolicy {
         match self {
             Self::Unknown => None,
             Self::None => Some(0),
-            Self::Some(policy) => Some(policy.version),
+            Self::Some(policy) => Some(policy.told.version),
+        }
+    }
+
+    /// Whether it is this one. In a database that was restored, a version may have another text.
+    fn is(&self, other: &RatingPolicy) -> bool {
+        match self {
+            Self::Unknown => false,
+            Self::None => other.version == 0,
+            Self::Some(policy) => policy.told == *other,
         }
     }
 
@@ -107,34 +121,40 @@ impl Compiled {
     fn log(&mut self, failure: &Failure, now_ns: u64) {
         if self.logged_ns.is_none_or(|logged_ns| now_ns - logged_ns >= LOG_EVERY_NS) {
             self.logged_ns = Some(now_ns);
-            let Self { id, version, .. } = self;
-            host::warn(&format!("weir: the policy {id}, version {version}, failed: {failure}"));
+            host::warn(&format!("weir: the policy {}, failed: {failure}", named(&self.told)));
         }
     }
 }
 
 impl Worker {
-    /// What the request `context` of the tenant at `index` costs. Its stream must be effective. With
-    /// `finally`, what is not known yet is not waited for: a policy finds it undefined.
-    pub fn rate(&mut self, context: u32, index: Index, finally: bool, now_ns: u64) -> Rating {
+    /// What the request `context` costs without a policy.
+    pub fn plain_rate(&self, context: u32) -> Rate {
         let asks = self.model_calls.get(&context).map(|call| &call.asks);
-        let base = asks.map_or(Amount::request(self.config.cost), Asks::most);
-        let policy = match &mut self.policy {
-            ActivePolicy::None => return Rating::Rated(Rate::plain(base)),
-            ActivePolicy::Unknown if finally => return Rating::Rated(Rate::plain(base)),
+        Rate::plain(asks.map_or(Amount::request(self.config.cost), Asks::most))
+    }
+
+    /// What the request `context` of the tenant at `index` costs. Its stream must be effective.
+    pub fn rate(&mut self, context: u32, index: Index, now_ns: u64) -> Rating {
+        let plain = self.plain_rate(context);
+        match &self.policy {
+            ActivePolicy::None => return Rating::Rated(plain),
             ActivePolicy::Unknown => return Rating::NotYet,
-            ActivePolicy::Some(policy) => policy,
-        };
-        let Some(tenant) = self.tenants.get_mut(index) else {
-            return Rating::Refused(Refused::UnknownTenant);
-        };
-        if policy.reads_plan && tenant.plan.is_none() {
-            let slot = host::read(&tenant.slot_key()).map(|bytes| Slot::decode(Some(&bytes)));
-            tenant.plan = slot.and_then(|slot| slot.plan).map(String::into_boxed_str);
-            if tenant.plan.is_none() && !finally {
-                return Rating::NotYet;
+            ActivePolicy::Some(policy) => {
+                if let Err(rating) = self.tenants.prepare_rating(index, policy.reads_plan, now_ns) {
+                    return rating;
+                }
             }
         }
+        self.rate_by_policy(context, index, plain.cost, now_ns)
+    }
+
+    fn rate_by_policy(&mut self, context: u32, index: Index, base: Amount, now_ns: u64) -> Rating {
+        let asks = self.model_calls.get(&context).map(|call| &call.asks);
+        let (ActivePolicy::Some(policy), Some(tenant)) =
+            (&mut self.policy, self.tenants.get_mut(index))
+        else {
+            return Rating::NotYet;
+        };
         let read = Read::of(policy.policy.reads());
         let input = Input {
             tenant: Cow::Borrowed(tenant.id.as_str()),
@@ -149,7 +169,7 @@ impl Worker {
         };
         match policy.memo.decide(&input) {
             Ok(Decision { allow: true, cost, meter, .. }) => {
-                let version = policy.version;
+                let version = policy.told.version;
                 Rating::Rated(rate(base, asks.is_some(), *cost, meter, version))
             }
             Ok(Decision { reason, .. }) => {
@@ -161,9 +181,10 @@ impl Worker {
                 self.stats.count(Counter::PolicyFailures);
                 match self.config.policy_failure {
                     PolicyFailure::Deny => Rating::Refused(Refused::PolicyFailed),
-                    PolicyFailure::Allow => {
-                        Rating::Rated(Rate { policy_version: policy.version, ..Rate::plain(base) })
-                    }
+                    PolicyFailure::Allow => Rating::Rated(Rate {
+                        policy_version: policy.told.version,
+                        ..Rate::plain(base)
+                    }),
                 }
             }
         }
@@ -171,11 +192,57 @@ impl Worker {
 
     /// Rates requests by `policy` from now on. An error leaves all as it was.
     pub fn rate_by(&mut self, policy: &RatingPolicy) -> Result<(), String> {
-        if self.policy.version() != Some(policy.version) {
+        if !self.policy.is(policy) {
             self.policy = ActivePolicy::compile(policy)?;
         }
         Ok(())
     }
+
+    /// Whether it takes a call to the control plane to rate requests of the tenant at `index`.
+    pub fn must_ask_to_rate(&mut self, index: Index, now_ns: u64) -> bool {
+        let reads_plan = self.policy.reads_plan();
+        let Some(tenant) = self.tenants.get_mut(index) else {
+            return false;
+        };
+        let slot = Slot::decode(host::read(&tenant.slot_key()).as_deref());
+        let is_refused = slot.refusal.is_some_and(|refusal| now_ns < refusal.until_ns);
+        slot.must_ask
+            || (reads_plan && slot.plan.is_none())
+            || !(slot.is_live(now_ns) || is_refused)
+    }
+}
+
+impl Tenants {
+    /// Sees to it that what a policy is told of a tenant is known. Who may be a stranger is not rated,
+    /// nor who is suspended.
+    fn prepare_rating(
+        &mut self,
+        index: Index,
+        reads_plan: bool,
+        now_ns: u64,
+    ) -> Result<(), Rating> {
+        let Some(tenant) = self.get_mut(index) else {
+            return Err(Rating::Refused(Refused::UnknownTenant));
+        };
+        if now_ns < tenant.suspended_until_ns {
+            return Err(Rating::Refused(Refused::Suspended));
+        }
+        if tenant.proven && (!reads_plan || tenant.plan.is_some()) {
+            return Ok(());
+        }
+        let slot = Slot::decode(host::read(&tenant.slot_key()).as_deref());
+        tenant.plan = slot.plan.map(String::into_boxed_str);
+        if slot.stamp.is_empty() || (reads_plan && tenant.plan.is_none()) {
+            return Err(Rating::NotYet);
+        }
+        self.prove(index);
+        Ok(())
+    }
+}
+
+/// For the log.
+pub fn named(policy: &RatingPolicy) -> String {
+    format!("{}, version {}", policy.id, policy.version)
 }
 
 fn known(text: &&str) -> bool {

@@ -14,6 +14,7 @@ use crate::{
     host,
     http_call::{self, Answer},
     places::{self, Found, outbox_key},
+    rating::named,
     slot::{Slot, clock_offset_ns},
     stats::Counter,
     tenants::Index,
@@ -50,9 +51,8 @@ struct Changes {
     recent: Vec<Option<TenantId>>,
     /// When all tenants may have changed.
     all_changed_ns: u64,
-    /// The version of the policy that is kept at [`POLICY_KEY`], 0 for none; `None` while nobody has
-    /// heard.
-    policy: Option<u32>,
+    /// Counts the policies that were kept at [`POLICY_KEY`].
+    policies: u64,
     /// What to add to the monotonic clock to get the control plane's, in ns.
     clock_offset_ns: Option<i64>,
 }
@@ -68,8 +68,12 @@ pub struct Refresher {
     heard: Option<u64>,
     all_changed_ns: u64,
     clock_offset_ns: Option<i64>,
-    /// A version of the policy that does not compile here.
-    refused_policy: Option<u32>,
+    /// The number of the policy that this worker has heard.
+    policies: u64,
+    /// A policy that does not compile here, and why.
+    refused_policy: Option<(RatingPolicy, String)>,
+    /// The control plane's revision that this worker has heard of.
+    revision: u64,
     orphan_under_way: bool,
     /// The place to look for orphans at first.
     next_orphan: u32,
@@ -117,6 +121,11 @@ impl Refresher {
     /// before does not count.
     pub fn all_changed_ns(&self) -> u64 {
         self.all_changed_ns
+    }
+
+    /// The control plane's revision, as far as this worker has heard.
+    pub fn revision(&self) -> u64 {
+        self.revision
     }
 
     /// The same for what to add to the monotonic clock to get the control plane's.
@@ -199,7 +208,7 @@ impl Worker {
             Ok(answer) => answer,
             Err(why) => return self.poll_failed(now_ns, &why),
         };
-        let kept = answer.policy.as_ref().map(|policy| self.keep_policy(policy)).transpose();
+        let kept = answer.policy.as_ref().map_or(Ok(false), |policy| self.keep_policy(policy));
         // First the slots, so that whoever hears of a change finds its slot marked.
         for tenant in &answer.tenants {
             invalidate(&format!("weir/1/slot/{tenant}"), now_ns);
@@ -208,14 +217,12 @@ impl Worker {
             let mut changes: Changes =
                 bytes.and_then(|bytes| postcard::from_bytes(bytes).ok()).unwrap_or_default();
             changes.add(&answer, now_ns);
-            if let Ok(Some(version)) = kept {
-                changes.policy = Some(version);
-            }
+            changes.policies += u64::from(kept == Ok(true));
             (postcard::to_allocvec(&changes).ok(), ())
         });
         self.hear_changes(now_ns);
         if let Err(why) = kept {
-            // It is told again at once.
+            // It is told again, at once.
             return self.poll_failed(now_ns, &why);
         }
         self.refresher.failures = 0;
@@ -225,24 +232,33 @@ impl Worker {
         }
     }
 
-    /// Rates requests by `policy`, and keeps it for the other workers; its version. One that does not
-    /// compile leaves them all with the one they have.
-    fn keep_policy(&mut self, policy: &RatingPolicy) -> Result<u32, String> {
-        self.rate_by(policy)?;
-        host::update(POLICY_KEY, |_| (postcard::to_allocvec(policy).ok(), ()));
-        let RatingPolicy { version, id, .. } = policy;
-        if *version != 0 {
-            host::log(
-                LogLevel::Info,
-                &format!("weir: requests are rated by {id}, version {version}"),
-            );
+    /// Rates requests by `policy`, and keeps it for the other workers; `false` where this is done already.
+    /// One that does not compile leaves them all with the one they have.
+    fn keep_policy(&mut self, policy: &RatingPolicy) -> Result<bool, String> {
+        if let Some((refused, why)) = &self.refresher.refused_policy
+            && refused == policy
+        {
+            return Err(why.clone());
         }
-        Ok(*version)
+        if let Err(why) = self.rate_by(policy) {
+            self.refresher.refused_policy = Some((policy.clone(), why.clone()));
+            return Err(why);
+        }
+        let kept = host::update(POLICY_KEY, |bytes| {
+            let encoded = postcard::to_allocvec(policy).ok();
+            let is_there = bytes == encoded.as_deref();
+            (encoded.filter(|_| !is_there), !is_there)
+        });
+        let kept = kept.ok_or("the policy could not be kept for other workers")?;
+        if kept && policy.version != 0 {
+            host::log(LogLevel::Info, &format!("weir: requests are rated by {}", named(policy)));
+        }
+        Ok(kept)
     }
 
     /// Takes over the policy that the refresher has kept.
-    fn hear_policy(&mut self, version: Option<u32>) {
-        if version == self.policy.version() || version == self.refresher.refused_policy {
+    fn hear_policy(&mut self, policies: u64) {
+        if policies == std::mem::replace(&mut self.refresher.policies, policies) {
             return;
         }
         let kept = host::read(POLICY_KEY)
@@ -250,7 +266,6 @@ impl Worker {
         if let Some(policy) = kept
             && let Err(why) = self.rate_by(&policy)
         {
-            self.refresher.refused_policy = version;
             host::warn(&format!("weir: {why}"));
         }
     }
@@ -266,7 +281,8 @@ impl Worker {
     pub fn hear_changes(&mut self, now_ns: u64) {
         let changes = Changes::load();
         self.refresher.clock_offset_ns = changes.clock_offset_ns;
-        self.hear_policy(changes.policy);
+        self.refresher.revision = changes.revision;
+        self.hear_policy(changes.policies);
         let heard = self.refresher.heard.replace(changes.sequence);
         self.refresher.all_changed_ns = changes.all_changed_ns;
         if heard == Some(changes.sequence) {

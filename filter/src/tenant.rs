@@ -174,6 +174,9 @@ impl Tenant {
             self.close_minute(usage);
             self.policy_version = rate.policy_version;
         }
+        if self.counted.checked_add(rate.cost).is_none() {
+            self.close_minute(usage);
+        }
         self.counted = self.counted.saturating_add(rate.cost);
     }
 

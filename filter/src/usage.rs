@@ -50,8 +50,11 @@ impl UsageLog {
         cost: Amount,
     ) {
         let key = (tenant.clone(), minute, meter.clone(), policy_version);
-        let sum = self.metered.entry(key).or_default();
-        *sum = sum.saturating_add(cost);
+        let sum = self.metered.entry(key.clone()).or_default();
+        match sum.checked_add(cost) {
+            Some(more) => *sum = more,
+            None => self.records.push(record(key, std::mem::replace(sum, cost))),
+        }
     }
 
     /// Adds what one call of `model` used.
@@ -110,10 +113,15 @@ impl UsageLog {
         self.records.len() + self.metered.len() + 3 * self.calls.len()
     }
 
-    /// The oldest records, as many as fit into a batch.
+    /// The oldest records, as many as fit into a batch: their sum must be a quantity too.
     pub fn take_records(&mut self) -> Vec<UsageRecord> {
         self.record_sums();
-        let count = self.records.len().min(MAX_RECORDS);
+        let sums = self.records.iter().scan(Amount::ZERO, |sum, record| {
+            let UsageRecord { tokens, requests, .. } = *record;
+            *sum = sum.checked_add(Amount { tokens, requests })?;
+            Some(())
+        });
+        let count = sums.take(MAX_RECORDS).count();
         self.records.drain(..count).collect()
     }
 }
@@ -226,5 +234,21 @@ mod tests {
         }
         assert_eq!(usage.take_records().len(), MAX_RECORDS);
         assert!(!usage.is_full() && !usage.is_empty());
+    }
+
+    /// A batch whose sum is no quantity is put aside whole.
+    #[test]
+    fn the_sum_of_a_batch_is_a_quantity() {
+        let mut usage = UsageLog::default();
+        let (tenant, meter) = (TenantId::new("acme").unwrap(), "exports".parse().unwrap());
+        let most = Amount::request(Quantity::MAX);
+        for _ in 0..3 {
+            usage.add_metered(&tenant, 1, &meter, 1, most);
+        }
+        for _ in 0..3 {
+            let records = usage.take_records();
+            assert_eq!(records.iter().map(|it| it.tokens).collect::<Vec<_>>(), [Quantity::MAX]);
+        }
+        assert!(usage.is_empty());
     }
 }

@@ -110,8 +110,9 @@ impl Worker {
         }
         let calls = &mut self.usage_calls;
         let unacknowledged_ns = now_ns.saturating_sub(calls.frozen_ns);
-        calls.stuck = !calls.outbox.batches.is_empty()
+        let is_old = !calls.outbox.batches.is_empty()
             && unacknowledged_ns > self.config.max_unacknowledged_ms * 1_000_000;
+        calls.stuck = is_old || self.usage.is_overfull();
         if calls.in_flight || now_ns < calls.retry_ns {
             return;
         }

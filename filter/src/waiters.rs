@@ -46,7 +46,6 @@ impl Worker {
             };
             let Some(verdict) = self.decide_waiter(index, &waiter, now_ns) else {
                 self.list_waiting(index);
-                self.ask_for_waiters(index);
                 return;
             };
             if let Some(tenant) = self.tenants.get_mut(index) {
@@ -64,15 +63,6 @@ impl Worker {
         }
     }
 
-    /// Asks for what those who wait for a tenant lack, unless that is the policy: no lease tells it.
-    pub fn ask_for_waiters(&mut self, index: Index) {
-        let lacks_policy = self.policy.version().is_none();
-        let has_answer = self.tenants.get_mut(index).is_some_and(|tenant| tenant.proven);
-        if !(lacks_policy && has_answer) {
-            self.ask_for(index);
-        }
-    }
-
     /// What becomes of the first who waits for a tenant; `None` while it waits on.
     fn decide_waiter(&mut self, index: Index, waiter: &Waiter, now_ns: u64) -> Option<Decision> {
         let context = waiter.context;
@@ -80,20 +70,11 @@ impl Worker {
             Some(rate) => rate.clone(),
             None => {
                 let root = self.root;
-                let rating =
-                    host::with_stream(context, root, || self.rate(context, index, false, now_ns));
-                match rating? {
-                    Rating::Rated(rate) => rate,
-                    Rating::Refused(refused) => return Some(Decision::Refuse(refused)),
-                    Rating::NotYet
-                        if now_ns >= waiter.deadline_ns || self.is_cut_off(index, now_ns) =>
-                    {
-                        // Not from a lease either, though there may be one.
-                        return host::with_stream(context, root, || {
-                            self.decide_without_knowing(context, index, now_ns)
-                        });
-                    }
-                    Rating::NotYet => return None,
+                match host::with_stream(context, root, || self.rate(context, index, now_ns)) {
+                    Some(Rating::Rated(rate)) => rate,
+                    Some(Rating::Refused(refused)) => return Some(Decision::Refuse(refused)),
+                    Some(Rating::NotYet) => return self.wait_unrated(index, waiter, now_ns),
+                    None => return Some(Decision::Refuse(Refused::ControlPlaneUnreachable)),
                 }
             }
         };
@@ -108,8 +89,24 @@ impl Worker {
             Draw::Empty if now_ns >= waiter.deadline_ns || self.is_cut_off(index, now_ns) => {
                 Some(self.decide_in_outage(context, index, &rate, now_ns))
             }
-            Draw::Empty => None,
+            Draw::Empty => {
+                self.ask_for(index);
+                None
+            }
         }
+    }
+
+    /// What its rate follows from is not known yet. Whoever has waited long enough for that is decided
+    /// over as if there were no lease either.
+    fn wait_unrated(&mut self, index: Index, waiter: &Waiter, now_ns: u64) -> Option<Decision> {
+        if now_ns >= waiter.deadline_ns || self.is_cut_off(index, now_ns) {
+            let rate = self.plain_rate(waiter.context);
+            return Some(self.decide_in_outage(waiter.context, index, &rate, now_ns));
+        }
+        if self.must_ask_to_rate(index, now_ns) {
+            self.ask_for(index);
+        }
+        None
     }
 
     /// Refuses all who wait for a tenant.

@@ -156,13 +156,10 @@ impl Worker {
                 None => return Decision::Refuse(Refused::Overloaded),
             },
         };
-        let rate = match self.rate(context, index, false, now_ns) {
+        let rate = match self.rate(context, index, now_ns) {
             Rating::Rated(rate) => rate,
             Rating::NotYet => return self.decide_unrated(context, index, now_ns),
-            Rating::Refused(refused) => {
-                self.forget_unasked(index);
-                return Decision::Refuse(refused);
-            }
+            Rating::Refused(refused) => return Decision::Refuse(refused),
         };
         let Some(tenant) = self.tenants.get_mut(index) else {
             return Decision::Refuse(Refused::UnknownTenant);
@@ -200,20 +197,11 @@ impl Worker {
         if let Some(refused) = self.refused_at_once(index, now_ns) {
             return Decision::Refuse(refused);
         }
-        if !self.is_cut_off(index, now_ns) {
-            return self.wait(context, index, None, now_ns);
+        if self.is_cut_off(index, now_ns) {
+            let rate = self.plain_rate(context);
+            return self.decide_in_outage(context, index, &rate, now_ns);
         }
-        self.decide_without_knowing(context, index, now_ns)
-    }
-
-    /// What it takes to rate the request is not known and not waited for any longer: the outage contract
-    /// decides, by what is known.
-    pub fn decide_without_knowing(&mut self, context: u32, index: Index, now_ns: u64) -> Decision {
-        match self.rate(context, index, true, now_ns) {
-            Rating::Rated(rate) => self.decide_in_outage(context, index, &rate, now_ns),
-            Rating::Refused(refused) => Decision::Refuse(refused),
-            Rating::NotYet => Decision::Refuse(Refused::ControlPlaneUnreachable),
-        }
+        self.wait(context, index, None, now_ns)
     }
 
     /// Why a request is refused whatever it costs.
@@ -233,13 +221,16 @@ impl Worker {
             return Decision::Refuse(Refused::Overloaded);
         }
         let deadline_ns = now_ns + self.config.max_wait_ms * 1_000_000;
+        let asks = rate.is_some() || self.must_ask_to_rate(index, now_ns);
         if let Some(tenant) = self.tenants.get_mut(index) {
             tenant.push_waiter(Waiter { context, rate, deadline_ns, gone: false });
             self.waiting_requests += 1;
         }
         self.list_waiting(index);
         self.stats.count(Counter::Waited);
-        self.ask_for_waiters(index);
+        if asks {
+            self.ask_for(index);
+        }
         Decision::Wait(index)
     }
 

@@ -1,6 +1,6 @@
 //! What a policy may read, and what it says. `policy/contract.schema.json` is the same as a JSON Schema.
 
-use std::{borrow::Cow, collections::BTreeMap};
+use std::{borrow::Cow, collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Serialize};
 use weir_domain::{id::Meter, quantity::Quantity};
@@ -105,6 +105,24 @@ pub enum Field {
     Weekday,
     /// By its name in lower case.
     Header(String),
+}
+
+impl fmt::Display for Field {
+    /// As a policy names it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tenant => f.write_str("input.tenant"),
+            Self::Plan => f.write_str("input.plan"),
+            Self::Method => f.write_str("input.method"),
+            Self::Path => f.write_str("input.path"),
+            Self::Model => f.write_str("input.model"),
+            Self::PromptTokens => f.write_str("input.prompt_tokens"),
+            Self::MaxOutputTokens => f.write_str("input.max_output_tokens"),
+            Self::Hour => f.write_str("input.time.hour"),
+            Self::Weekday => f.write_str("input.time.weekday"),
+            Self::Header(name) => write!(f, "input.headers[{name:?}]"),
+        }
+    }
 }
 
 impl Field {

@@ -24,6 +24,8 @@ pub const MAX_STEPS: usize = 20_000;
 /// How long a decision may take, for what `check` does not see. Far more than [`MAX_STEPS`] need, so
 /// that a busy machine makes no difference to what a policy says.
 pub const TIME_LIMIT: Duration = Duration::from_secs(1);
+/// The longest text in an input, in bytes: what a step takes grows with its length.
+pub const MAX_TEXT: usize = 4_096;
 /// After so many steps the time is looked at.
 const STEPS_PER_LOOK: NonZeroU32 = NonZeroU32::MIN.saturating_add(63);
 
@@ -41,6 +43,8 @@ pub enum Failure {
          one rule of those that overlap"
     )]
     Undefined { rule: &'static str },
+    #[error("`{field}` has more than {MAX_TEXT} bytes")]
+    Text { field: String },
     #[error("`cost` must be a whole number from 0 to 9007199254740991")]
     Cost,
     #[error("`{rule}` must be {expected}")]
@@ -70,6 +74,10 @@ impl Policy {
         input: &Input<'_>,
         buckets: Option<&Buckets>,
     ) -> Result<Decision, Failure> {
+        let is_long = |field: &&Field| matches!(field.of(input), Some(Part::Text(text)) if text.len() > MAX_TEXT);
+        if let Some(field) = self.reads.iter().find(is_long) {
+            return Err(Failure::Text { field: field.to_string() });
+        }
         let mut vm = RegoVM::new();
         vm.load_program(self.program.clone());
         vm.set_max_instructions(MAX_STEPS);

@@ -65,6 +65,10 @@ impl Memo {
                 self.evaluated += 1;
                 (self.key.clone().into_boxed_slice(), self.policy.decide(input))
             });
+            if said == Err(Failure::Time) {
+                // The machine stood still; the next one may have more luck.
+                return self.last.insert(said);
+            }
             if self.young.len() >= MOST {
                 self.old = mem::take(&mut self.young);
             }

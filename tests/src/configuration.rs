@@ -34,6 +34,23 @@ async fn a_file_is_read_and_the_environment_wins() -> Result<()> {
     Ok(())
 }
 
+/// A version that finds a newer one's schema says so and leaves it alone; replicas that run go on.
+#[tokio::test]
+async fn a_schema_of_a_newer_version_is_named() -> Result<()> {
+    let fleet = Fleet::with(|stack| stack.gateways(0)).await?;
+    let newer =
+        "insert into _sqlx_migrations (version, description, success, checksum, execution_time)
+                 values (9999, 'of the future', true, '', 0)";
+    fleet.stack.database.query(newer).await?;
+    let output = fleet.stack.weir(&["migrate"]).await?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        !output.status.success() && said.contains("newer version of Weir (migration 9999)"),
+        "{said}"
+    );
+    fleet.tenant("acme", &[], &[]).await
+}
+
 /// What is wrong with the settings of a provider is named before anything starts, and no secret is
 /// shown; what is right is taken.
 #[tokio::test]

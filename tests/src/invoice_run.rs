@@ -15,11 +15,12 @@ async fn many_tenants() -> Result<Fleet> {
     let plan = json!({ "currency": "USD", "prices": [flat("5.00"), per_unit("0.01")] });
     fleet.admin.put("/plans/plan", &plan).await?.ok()?;
     let sql = format!(
-        "insert into tenant (id, name, plan_id, created_at)
-         select 'tenant-' || number, 'Tenant', 'plan', '2025-01-01' from generate_series(1, {TENANTS}) number;
+        "insert into tenant (id, name, plan_id, created_at, time_zone)
+         select 'tenant-' || number, 'Tenant', 'plan', '2025-01-01',
+                case when number % 50 = 0 then 'Europe/Zurich' else 'UTC' end
+         from generate_series(1, {TENANTS}) number;
          insert into tenant_terms (tenant_id, starts_at, plan_id, plan_version)
          select id, created_at, 'plan', 1 from tenant;
-         update tenant set time_zone = 'Europe/Zurich' where substr(id, 8)::integer % 50 = 0;
          insert into tenant_terms (tenant_id, starts_at, plan_id, plan_version)
          select id, '2025-01-15', 'plan', 1 from tenant where substr(id, 8)::integer % 50 = 1;
          insert into usage_rollup (tenant_id, quarter, meter, model, tokens, requests)

@@ -79,7 +79,7 @@ impl Worker {
 
     async fn send_all(&self, leases: Vec<LeaseAsk>) -> Result<Vec<LeaseAnswer>> {
         let (gateway, worker) = (self.gateway.clone(), self.worker.clone());
-        let request = LeaseRequest { version: 1, gateway, worker, leases };
+        let request = LeaseRequest { version: 1, gateway, worker, revision: 0, leases };
         let answer = self.api.post("/leases", &serde_json::to_value(&request)?).await?.ok()?;
         Ok(serde_json::from_value::<LeaseResponse>(answer)?.leases)
     }

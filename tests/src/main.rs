@@ -13,6 +13,7 @@ mod conservation;
 mod corrections;
 mod credit_notes;
 mod credits;
+mod cut_off;
 mod delivery;
 #[allow(dead_code, reason = "each test uses a part of it")]
 mod fake;
@@ -44,4 +45,5 @@ mod services;
 mod shipped_files;
 mod smoke;
 mod takeover;
+mod time_zones;
 mod usage;

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::{
     harness::*,
-    invoices::{amounts, start},
+    invoices::{amounts, start, tenant_since, use_tokens},
 };
 
 const CHANGE: &str = "/tenants/acme/plan-change";
@@ -41,10 +41,6 @@ async fn a_planned_change_starts_with_the_next_period() -> Result<()> {
     let fleet = plans().await?;
     let planned = plan_change(&fleet, "new").await?;
     assert_eq!(planned["starts_at"], preview(&fleet).await?["period_end"]);
-    fleet.admin.patch("/tenants/acme", &json!({ "time_zone": "Asia/Tokyo" })).await?.ok()?;
-    let moved = fleet.admin.get(CHANGE).await?.ok()?;
-    assert_ne!(moved["starts_at"], planned["starts_at"]);
-    assert_eq!(moved["starts_at"], preview(&fleet).await?["period_end"]);
 
     write(&fleet, "old", "11.00").await?;
     write(&fleet, "new", "31.00").await?;
@@ -117,5 +113,63 @@ async fn a_change_that_can_not_be_planned_says_why() -> Result<()> {
     // A plan that somebody will be on keeps its currency.
     plan_change(&fleet, "new").await?;
     assert_eq!(fleet.admin.put("/plans/new", &json!({ "currency": "JPY" })).await?.status, 409);
+    Ok(())
+}
+
+/// Prices that change with this quarter hour, by a call that has not ended, are on the invoice of a period
+/// that is ended meanwhile: it waits for them.
+#[tokio::test]
+async fn prices_that_are_being_changed_are_waited_for() -> Result<()> {
+    let fleet = start().await?;
+    let query = async |sql: &str| fleet.stack.database.query(sql).await;
+    let prices = |price: &str| json!({ "currency": "USD", "prices": [per_unit(price)] });
+    let since = query("select now() - interval '2 hours'").await?;
+    tenant_since(&fleet, "acme", since.trim(), prices("0.01"), "UTC").await?;
+    // The test must not cross into the next quarter hour.
+    wait_for("a quarter hour with 30 s left", SOON * 3, async || {
+        let left = "select 900 - extract(epoch from clock_timestamp())::bigint % 900";
+        Ok((query(left).await?.trim().parse::<i64>()? > 30).then_some(()))
+    })
+    .await?;
+    let quarter = "select to_char(date_bin('15 minutes', now(), 'epoch') at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')";
+    let quarter = query(quarter).await?;
+    use_tokens(&fleet, "acme", quarter.trim(), 100).await?;
+    // As if the call had come in the last moment of the quarter hour before.
+    query(
+        "create function earlier() returns trigger language plpgsql as $$
+         begin new.starts_at := new.starts_at - interval '15 minutes'; return new; end $$;
+         create trigger earlier before insert on tenant_terms for each row execute function earlier()",
+    )
+    .await?;
+
+    // What gateways hear of is written last.
+    let slow = "begin; update config_revision set revision = revision; select pg_sleep(60)";
+    let of_weir = "datname = current_database() and application_name = 'weir'";
+    let waits = async |what: &str, whose: &str| {
+        wait_for(what, SOON, async || {
+            let sql = format!("select count(*) from pg_stat_activity where {whose}");
+            Ok((query(&sql).await?.trim() == "1").then_some(()))
+        })
+        .await
+    };
+    let path = "/tenants/acme/billing-period/end";
+    let story = async {
+        waits("somebody who is slow", "wait_event = 'PgSleep' and datname = current_database()")
+            .await?;
+        let changed = async { fleet.admin.put("/plans/acme-plan", &prices("0.02")).await?.ok() };
+        let ended = async {
+            waits("the change", &format!("{of_weir} and wait_event_type = 'Lock'")).await?;
+            fleet.admin.post(path, &json!({})).await?.ok()
+        };
+        let let_go = async {
+            waits("the end", &format!("{of_weir} and wait_event = 'advisory'")).await?;
+            query("select pg_terminate_backend(pid) from pg_stat_activity where wait_event = 'PgSleep' and datname = current_database()").await
+        };
+        let (_, ended, _) = tokio::try_join!(changed, ended, let_go)?;
+        anyhow::Ok(ended)
+    };
+    let (_, ended) = tokio::join!(query(slow), story);
+    let ended = ended?;
+    assert_eq!(amounts(&ended), ["0.00", "2.00", "2.00"]);
     Ok(())
 }

@@ -79,6 +79,35 @@ async fn a_printed_invoice_says_what_the_invoice_says() -> Result<()> {
     Ok(())
 }
 
+/// Tiers are told by how they charge, and usage of an earlier period by the times of the tenant's zone.
+#[tokio::test]
+async fn lines_say_how_their_amounts_come_about() -> Result<()> {
+    let fleet = start().await?;
+    let tiers =
+        json!([{ "up_to": 1_000, "unit_price": "0.02" }, { "up_to": null, "unit_price": "0.01" }]);
+    let tiered = |kind: &str| json!({ "name": kind, "charge": { "kind": kind, "unit": "tokens", "included": 0, "tiers": tiers } });
+    let plan = json!({ "currency": "USD", "prices": [tiered("volume")] });
+    tenant_since(&fleet, "acme", "2024-12-31T23:00:00Z", plan, "Europe/Zurich").await?;
+    run(&fleet, "2025-02-01T00:00:00Z").await?;
+    use_tokens(&fleet, "acme", "2025-01-02T00:00:00Z", 50).await?;
+    let mut chat = tiered("graduated");
+    chat["meter"] = json!("chat");
+    let plan = json!({ "currency": "USD", "prices": [tiered("volume"), chat] });
+    fleet.admin.put("/plans/acme-plan", &plan).await?.ok()?;
+    let sql = "update tenant_terms set starts_at = '2025-01-31T23:00:00Z' where plan_version = 2";
+    fleet.stack.database.query(sql).await?;
+    run(&fleet, "2025-03-01T00:00:00Z").await?;
+    let page = fleet.admin.get("/invoices/2?format=html").await?.body;
+    for text in [
+        "all of them at 0.02 up to 1,000, 0.01 for more",
+        ">0.02 up to 1,000, 0.01 for each further one",
+        "Late or corrected usage of 1 Jan 2025, 00:00 to 1 Feb 2025, 00:00",
+    ] {
+        assert!(page.contains(text), "{text} in {page}");
+    }
+    Ok(())
+}
+
 /// Tenants get their own invoices in the portal, and nobody else's.
 #[tokio::test]
 async fn tenants_print_their_own_invoices() -> Result<()> {

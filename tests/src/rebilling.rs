@@ -117,21 +117,52 @@ async fn runs_at_the_same_time_bill_each_period_once() -> Result<()> {
     Ok(())
 }
 
-/// The dates of a first period that is billed again are those of the tenant's time zone, not of the invoice
-/// that counts for nothing.
+/// A period that is billed again keeps its bounds, whatever has become of the tenant's time zone since, and
+/// periods after it count their dates as before.
 #[tokio::test]
-async fn a_first_period_that_is_billed_again_follows_the_time_zone_of_now() -> Result<()> {
+async fn a_period_that_is_billed_again_keeps_its_bounds() -> Result<()> {
     let fleet = start().await?;
     let plan = json!({ "currency": "USD", "billing_period": { "every_days": 7 }, "prices": [flat("7.00")] });
     tenant_since(&fleet, "acme", "2025-01-01T00:00:00Z", plan, "Asia/Tokyo").await?;
     run(&fleet, "2025-01-08T00:00:00Z").await?;
-    let end = async || anyhow::Ok(invoices(&fleet, "acme").await?[0]["period_end"].clone());
-    assert_eq!(end().await?, "2025-01-07T15:00:00Z");
     // There it was still December.
     let zone = json!({ "time_zone": "America/New_York" });
     fleet.admin.patch("/tenants/acme", &zone).await?.ok()?;
+    fleet.stack.database.query("update former_time_zone set until = '2025-01-03'").await?;
     void(&fleet, "INV-000001", true).await?.ok()?;
-    run(&fleet, "2025-01-10T00:00:00Z").await?;
-    assert_eq!(end().await?, "2025-01-07T05:00:00Z");
+    run(&fleet, "2025-01-16T00:00:00Z").await?;
+    let invoices = invoices(&fleet, "acme").await?;
+    let ends: Vec<_> = invoices.iter().map(|invoice| invoice["period_end"].as_str()).collect();
+    assert_eq!(ends, [Some("2025-01-07T15:00:00Z"), Some("2025-01-15T05:00:00Z")]);
+    Ok(())
+}
+
+/// A period that was ended early and is billed again does not wait for the end that it would have had: it
+/// is over, and the next one goes on.
+#[tokio::test]
+async fn a_period_that_was_ended_early_stays_ended() -> Result<()> {
+    let fleet = start().await?;
+    let plan = json!({ "currency": "USD", "billing_period": { "every_days": 300 }, "prices": [per_unit("0.01")] });
+    tenant_since(&fleet, "acme", "2025-01-01T00:00:00Z", plan, "UTC").await?;
+    run(&fleet, "2026-01-01T00:00:00Z").await?;
+    let end = "/tenants/acme/billing-period/end";
+    let first = fleet.admin.post(end, &json!({})).await?.ok()?;
+    use_tokens(&fleet, "acme", first["period_start"].as_str().context("start")?, 50).await?;
+    let next = fleet.admin.get("/tenants/acme/invoices/preview?invoice=current").await?.ok()?;
+    let number = first["number"].as_str().context("number")?;
+    void(&fleet, number, true).await?.ok()?;
+
+    // The grace is an hour.
+    let sql = format!(
+        "select to_char((timestamptz {} + interval '1 hour') at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')",
+        first["period_end"].to_string().replace('"', "'")
+    );
+    let due = fleet.stack.database.query(&sql).await?;
+    assert_eq!(run(&fleet, due.trim()).await?, "1 invoice made for 1 tenant.\n");
+    let bounds = |invoice: &Value| [invoice["period_start"].clone(), invoice["period_end"].clone()];
+    let made = invoices(&fleet, "acme").await?.pop().context("no invoice")?;
+    assert_eq!((bounds(&made), amounts(&made)), (bounds(&first), vec!["0.50", "0.50"]));
+    let current = fleet.admin.get("/tenants/acme/invoices/preview").await?.ok()?;
+    assert_eq!(bounds(&current), bounds(&next));
     Ok(())
 }

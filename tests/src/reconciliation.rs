@@ -1,6 +1,7 @@
 //! `weir reconcile` and its endpoint: quiet where all is well, and each broken row is found and named.
 
 mod late;
+mod priced;
 mod providers;
 mod quiet;
 mod rows;

@@ -78,7 +78,7 @@ async fn put(
         ));
     }
     tenants::joinable(&mut tx, &tenant, &before, &plan).await?;
-    let starts_at = period::current(&mut tx, &tenant).await?.end().start();
+    let starts_at = period::next_start(&mut tx, &tenant).await?;
     plan_change::plan(&mut tx, &tenant, &plan, starts_at).await?;
     tx.commit().await?;
     tracing::info!(%tenant, %plan, %starts_at, "a change of plan is planned");

@@ -196,6 +196,7 @@ pub(super) fn unknown(id: &PlanId) -> ApiError {
 
 /// Lets no other transaction change the plan, or put a tenant on it, before this one ends.
 pub(super) async fn lock(tx: &mut PgConnection, id: &PlanId) -> Result<(), ApiError> {
+    terms::begin(tx).await?;
     sqlx::query!("select id from plan where id = $1 for no key update", id.as_str())
         .fetch_optional(tx)
         .await?

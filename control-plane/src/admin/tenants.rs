@@ -19,7 +19,6 @@ use crate::{
     change,
     database::on_constraint,
     extract::{JsonBody, Path, Query},
-    invoice::period,
     plan_change,
     problem::ApiError,
     terms,
@@ -92,7 +91,8 @@ struct TenantPatch {
     /// Its limits hold at once, its prices from the next quarter hour; a planned change of plan is
     /// withdrawn. To move with the next billing period, use `/tenants/{tenant}/plan-change`.
     plan: Option<PlanId>,
-    /// Limits whose periods it moves go on in them: what the period before has released counts.
+    /// Limits whose periods it moves go on in them: what the period before has released counts. Billing
+    /// periods that have begun keep their ends; the next one ends in it.
     #[schema(value_type = Option<String>, examples("Europe/Zurich"))]
     time_zone: Option<ZoneName>,
     /// Invoices that are made from now on have it.
@@ -220,10 +220,6 @@ async fn patch(
     )
     .execute(&mut *tx)
     .await?;
-    if zone.is_some() {
-        let next_period = period::current(&mut tx, &id).await?.end();
-        plan_change::follow(&mut tx, &id, next_period.start()).await?;
-    }
     if plan.is_some() || zone.is_some() {
         change::announce_tenant(&mut tx, &id).await?;
     }
@@ -292,6 +288,8 @@ fn instant<S: Serializer>(
 
 /// The tenant, which nobody else changes before the transaction ends.
 pub(super) async fn lock(tx: &mut PgConnection, id: &TenantId) -> Result<Tenant, ApiError> {
+    // Before any row: who waits for it holds none that others wait for.
+    terms::begin(tx).await?;
     sqlx::query!("select id from tenant where id = $1 for no key update", id.as_str())
         .fetch_optional(&mut *tx)
         .await?;

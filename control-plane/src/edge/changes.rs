@@ -28,6 +28,8 @@ const GOOD_FOR: Duration = Duration::from_millis(1_500);
 #[derive(Clone)]
 pub struct Changes {
     revision: watch::Receiver<u64>,
+    /// The same, when what was known of changed tenants is forgotten.
+    heard: watch::Receiver<u64>,
     looked: Arc<Looked>,
 }
 
@@ -41,6 +43,7 @@ struct Looked {
 pub struct Watcher {
     db: PgPool,
     revision: watch::Sender<u64>,
+    heard: watch::Sender<u64>,
     looked: Arc<Looked>,
 }
 
@@ -55,8 +58,10 @@ pub struct Since {
 impl Changes {
     pub fn new(db: PgPool) -> (Self, Watcher) {
         let (sender, revision) = watch::channel(0);
+        let (hears, heard) = watch::channel(0);
         let looked = Arc::new(Looked { since: Instant::now(), at_ms: AtomicU64::new(0) });
-        (Self { revision, looked: Arc::clone(&looked) }, Watcher { db, revision: sender, looked })
+        let changes = Self { revision, heard, looked: Arc::clone(&looked) };
+        (changes, Watcher { db, revision: sender, heard: hears, looked })
     }
 
     /// The latest revision that is known; 0 before the first look.
@@ -72,9 +77,9 @@ impl Changes {
             && self.looked.since.elapsed().saturating_sub(looked) < GOOD_FOR
     }
 
-    /// Returns when a revision after `revision` is known.
+    /// Returns when a revision after `revision` is known, and holds.
     pub async fn newer_than(&mut self, revision: u64) {
-        if self.revision.wait_for(|current| *current > revision).await.is_err() {
+        if self.heard.wait_for(|current| *current > revision).await.is_err() {
             // The watcher has ended, so the process is about to.
             std::future::pending().await
         }
@@ -141,12 +146,15 @@ impl Watcher {
         });
         let at_ms = u64::try_from(looked_at.as_millis()).unwrap_or(u64::MAX);
         self.looked.at_ms.store(at_ms, Ordering::Release);
-        let Some(changed) = since.tenants else {
-            return tenants.forget_all();
-        };
-        for tenant in changed {
-            tenants.forget(&tenant).await;
+        match since.tenants {
+            None => tenants.forget_all(),
+            Some(changed) => {
+                for tenant in changed {
+                    tenants.forget(&tenant).await;
+                }
+            }
         }
+        self.heard.send_replace(since.revision);
     }
 }
 

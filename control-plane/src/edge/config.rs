@@ -3,11 +3,10 @@
 use std::time::Duration;
 
 use axum::{Json, extract::State};
-use jiff::Timestamp;
 use serde::Deserialize;
 use weir_domain::protocol::{ConfigAnswer, RatingPolicy};
 
-use super::changes::{self, Since};
+use super::changes;
 use crate::{
     app::App,
     edge,
@@ -32,8 +31,7 @@ pub struct Wait {
     policy: Option<u32>,
 }
 
-/// Answers when there is a revision other than `after`, or unchanged after [`WAIT`]; at once to whoever
-/// does not know the policy.
+/// Answers when there is a revision other than `after`, or another policy, or unchanged after [`WAIT`].
 pub async fn config(
     State(app): State<App>,
     Query(wait): Query<Wait>,
@@ -43,9 +41,9 @@ pub async fn config(
         edge::check_id("gateway", gateway)?;
         app.gateways.saw(&app.db, gateway, wait.policy).await;
     }
-    let since = changes::since(&app.db, wait.after).await?;
-    if since.revision != wait.after || wait.policy.is_none() {
-        return answer(&app, since, &wait).await;
+    let first = answer(&app, &wait).await?;
+    if first.revision != wait.after || first.policy.is_some() {
+        return Ok(Json(first));
     }
     let (mut changed, mut stopping) = (app.changes.clone(), app.stopping.clone());
     tokio::select! {
@@ -53,19 +51,23 @@ pub async fn config(
         () = tokio::time::sleep(WAIT) => {}
         _ = stopping.wait_for(|stopping| *stopping) => {}
     }
-    answer(&app, changes::since(&app.db, wait.after).await?, &wait).await
+    Ok(Json(answer(&app, &wait).await?))
 }
 
 /// The policy is looked up after the changes, so a gateway that has heard of a change of it gets it.
-async fn answer(app: &App, since: Since, wait: &Wait) -> Result<Json<ConfigAnswer>, ApiError> {
-    Ok(Json(ConfigAnswer {
+async fn answer(app: &App, wait: &Wait) -> Result<ConfigAnswer, ApiError> {
+    let since = changes::since(&app.db, wait.after).await?;
+    // Revisions larger than ours are of another database, or of one that was restored.
+    let reset = since.tenants.is_none() || since.revision < wait.after;
+    // There a version may have another text.
+    let has = wait.policy.filter(|_| !reset);
+    Ok(ConfigAnswer {
         revision: since.revision,
-        // Revisions larger than ours are of another database, or of one that was restored.
-        reset: since.tenants.is_none() || since.revision < wait.after,
+        reset,
         tenants: since.tenants.unwrap_or_default(),
-        policy: policy(app, wait.policy).await?,
-        now_ms: Timestamp::now().as_millisecond(),
-    }))
+        policy: policy(app, has).await?,
+        now_ms: app.redis.now_ms(),
+    })
 }
 
 /// The policy that a gateway should have, unless it has it.

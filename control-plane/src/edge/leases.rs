@@ -1,6 +1,9 @@
 //! `POST /edge/v1/leases`: what a gateway may spend.
 
-use std::{collections::HashSet, time::Instant};
+use std::{
+    collections::HashSet,
+    time::{Duration, Instant},
+};
 
 use axum::{Json, extract::State};
 use weir_domain::{
@@ -13,11 +16,20 @@ use crate::{app::App, edge, extract::JsonBody, problem::ApiError};
 /// The longest stamp that a gateway may send back.
 const MAX_STAMP_LEN: usize = 64;
 
+/// How long a call waits for that. Postgres may be away, and a gateway know of what a restored database
+/// does not.
+const CATCH_UP_WITHIN: Duration = Duration::from_millis(300);
+
 pub async fn lease(
     State(app): State<App>,
     JsonBody(request): JsonBody<LeaseRequest>,
 ) -> Result<Json<LeaseResponse>, ApiError> {
     check(&request)?;
+    // Another replica told the gateway of a change that this one is yet to hear of.
+    if let Some(before) = request.revision.checked_sub(1) {
+        let mut changes = app.changes.clone();
+        let _ = tokio::time::timeout(CATCH_UP_WITHIN, changes.newer_than(before)).await;
+    }
     let started = Instant::now();
     let leases = app.leases.answer(&request).await;
     metrics::histogram!("weir_lease_call_seconds").record(started.elapsed().as_secs_f64());

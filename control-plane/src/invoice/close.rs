@@ -16,7 +16,7 @@ use super::{
     draft::{self, Draft},
     grants, late, period, store,
 };
-use crate::plan_change;
+use crate::{plan_change, terms};
 
 /// Makes the invoice of the tenant's first period without one, if that period has ended by `ended_by`.
 /// Returns its id.
@@ -64,9 +64,10 @@ pub async fn finalize(db: &PgPool, tenant: &TenantId) -> Result<Vec<i64>, Error>
 /// What is used in the rest of the quarter hour is late, and comes with the next invoice.
 pub async fn end_now(db: &PgPool, tenant: &TenantId) -> Result<i64, Error> {
     loop {
+        // Prices that change with this quarter hour are seen, and others do not change before its end.
+        let quarter = Quarter::containing(terms::read_point(db).await?);
         let (mut reader, read_at) = late::snapshot(db).await?;
         let open = period::open(&mut reader, tenant).await?;
-        let quarter = Quarter::containing(period::now(&mut reader).await?);
         if open.start() > quarter {
             return Err(Error::NotStarted(open.start().start()));
         }
@@ -94,6 +95,8 @@ pub async fn end_now(db: &PgPool, tenant: &TenantId) -> Result<i64, Error> {
 /// if any was missing.
 pub async fn close_account(db: &PgPool, tenant: &TenantId) -> Result<Option<i64>, Error> {
     let mut last = None;
+    // Prices that changed before it was closed are seen.
+    terms::read_point(db).await?;
     loop {
         let (mut reader, read_at) = late::snapshot(db).await?;
         let open = period::open(&mut reader, tenant).await?;

@@ -8,7 +8,7 @@ use jiff::tz::TimeZone;
 use sqlx::{PgConnection, types::Json};
 use weir_domain::billing_period::{Cadence, Quarter, Schedule};
 
-use super::{Error, period::zone_named};
+use super::{Error, calendar::Zone};
 
 /// The dates of a tenant's first open period and of those after it.
 #[derive(Debug, Clone)]
@@ -112,9 +112,8 @@ async fn schedules(
         r#"select tenant.id, given.cadence as "cadence!: Json<Cadence>",
                   coalesce(other.period_end, tenant.created_at) as "since!",
                   coalesce(other.time_zone,
-                           (select time_zone from invoice
-                            where tenant_id = tenant.id and not rebilled
-                            order by period_start limit 1),
+                           (select time_zone from former_time_zone
+                            where tenant_id = tenant.id order by until limit 1),
                            tenant.time_zone) as "time_zone!"
            from unnest($1::text[], $2::jsonb[]) as given (tenant_id, cadence)
            join tenant on tenant.id = given.tenant_id
@@ -148,8 +147,8 @@ async fn schedules(
         .into_iter()
         .map(|row| {
             let since = Quarter::containing(row.since.to_jiff());
-            let schedule =
-                zone_named(&row.time_zone).map(|zone| Schedule::since(row.cadence.0, since, &zone));
+            let schedule = Zone::named(row.time_zone)
+                .map(|Zone { zone, .. }| Schedule::since(row.cadence.0, since, &zone));
             (row.id, schedule)
         })
         .collect())

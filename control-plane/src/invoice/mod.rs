@@ -11,6 +11,7 @@
 //! |---|---|
 //! | [`period`] | which billing period of a tenant is open |
 //! | [`dates`] | on which dates the periods of a tenant end |
+//! | [`calendar`] | in which time zones they end, and the ends of those that are billed again |
 //! | [`terms`] | the terms by which periods are priced |
 //! | [`usage`] | rolled-up quantities |
 //! | [`late`] | usage of closed periods that no invoice has priced yet |
@@ -23,12 +24,15 @@
 //! | [`run`] | the same for all tenants: `weir invoice run` |
 //! | [`scheduler`] | the task in `weir serve` that does so on time |
 //! | [`preview`] | invoices that are not made yet, as they would be now |
+//! | [`audit`] | whether stored lines are what stored quantities cost |
 //! | [`read`] | reading stored invoices |
 //! | [`credit`] | credit notes, and voiding an invoice |
 //! | [`payment`] | payments that no provider tells of |
 //! | [`rule`] | lines that come from other lines |
 //! | [`view`] | an invoice as the API and the pages show it |
 
+pub mod audit;
+mod calendar;
 pub mod close;
 pub mod credit;
 mod dates;

@@ -10,6 +10,7 @@ use weir_domain::{
 
 use super::{
     Error,
+    calendar::{self, Calendar, Zone},
     dates::{self, Dates},
 };
 
@@ -17,12 +18,10 @@ use super::{
 #[derive(Debug, Clone)]
 pub struct OpenPeriod {
     start: Quarter,
-    /// The zone in which the period before it ended; the tenant's own for the first one.
+    /// The zone in which the period before it ended; its own for the first one.
     opened_in: TimeZone,
-    /// The tenant's, and its name as the operator wrote it.
-    zone: TimeZone,
+    calendar: Calendar,
     dates: Dates,
-    zone_name: String,
     is_settled: bool,
     /// The invoice of the period before it.
     last: Option<i64>,
@@ -36,7 +35,7 @@ pub(super) struct Due {
     pub(super) tenant: TenantId,
     pub(super) period: BillingPeriod,
     /// Whose calendar said when the period ends.
-    pub(super) time_zone: String,
+    pub(super) time_zone: Zone,
     /// Whether all usage of the closed periods that came since is in `usage_late`: their last invoice
     /// was made long enough after their end.
     pub(super) is_settled: bool,
@@ -51,6 +50,16 @@ pub(super) struct Due {
 pub async fn current(db: &mut PgConnection, tenant: &TenantId) -> Result<BillingPeriod, Error> {
     let now = now(db).await?;
     open(db, tenant).await?.running_at(now)?.period()
+}
+
+/// When the tenant's next billing period starts: where the current one was ended early, that is not over yet
+/// and has its invoice.
+pub async fn next_start(db: &mut PgConnection, tenant: &TenantId) -> Result<Timestamp, Error> {
+    let now = now(db).await?;
+    let open = open(db, tenant).await?.running_at(now)?;
+    let is_to_come = open.start() > Quarter::containing(now);
+    let next = if is_to_come { open.start() } else { open.period()?.end() };
+    Ok(next.start())
 }
 
 /// The time by Postgres' clock, which is the same for all replicas.
@@ -101,19 +110,24 @@ pub(super) async fn open_after(
     )
     .fetch_all(&mut *db)
     .await?;
+    let own: Vec<_> = rows.iter().map(|row| (row.id.clone(), row.time_zone.clone())).collect();
+    let mut calendars = calendar::read(db, &own).await?;
     let opened: Vec<(String, Quarter, Result<OpenPeriod, Error>)> = rows
         .into_iter()
         .map(|row| {
             let start = Quarter::containing(row.period_end.unwrap_or(row.created_at).to_jiff());
+            let calendar = calendars.remove(&row.id);
             let open = || {
-                let zone = zone_named(&row.time_zone)?;
-                let opened_in = row.opened_in.as_deref().map_or(Ok(zone.clone()), zone_named)?;
+                let calendar = calendar.ok_or_else(|| Error::stored("no time zone"))??;
+                let opened_in = match row.opened_in {
+                    Some(name) => Zone::named(name)?.zone,
+                    None => calendar.zone(start).zone.clone(),
+                };
                 Ok(OpenPeriod {
                     start,
                     dates: Dates::calendar_months(start, &opened_in),
                     opened_in,
-                    zone,
-                    zone_name: row.time_zone,
+                    calendar,
                     is_settled: row.is_settled,
                     last: row.last,
                     closed_at: row.closed_at.map(|at| Quarter::containing(at.to_jiff())),
@@ -139,12 +153,13 @@ pub(super) async fn open_after(
 impl OpenPeriod {
     /// The period, if nobody ends it before its time. It ends when the tenant is closed.
     pub(super) fn period(&self) -> Result<BillingPeriod, Error> {
-        let whole = BillingPeriod::scheduled(
-            self.start,
-            self.dates.schedule(),
-            &self.opened_in,
-            &self.zone,
-        )?;
+        let zone = &self.calendar.zone(self.start).zone;
+        let whole = match self.calendar.billed_end(self.start) {
+            Some(end) => BillingPeriod::new(self.start, end)?,
+            None => {
+                BillingPeriod::scheduled(self.start, self.dates.schedule(), &self.opened_in, zone)?
+            }
+        };
         match self.closed_at {
             Some(end) if self.start < end && end < whole.end() => {
                 Ok(BillingPeriod::new(self.start, end)?)
@@ -187,7 +202,7 @@ impl OpenPeriod {
         Due {
             tenant,
             period,
-            time_zone: self.zone_name.clone(),
+            time_zone: self.calendar.zone(self.start).clone(),
             is_settled: self.is_settled,
             last: self.last,
             is_after_close: self.is_after_close(),
@@ -196,8 +211,9 @@ impl OpenPeriod {
 
     /// The one after `period`.
     pub(super) fn after(self, period: BillingPeriod) -> Self {
-        let dates = self.dates.after(period.end(), &self.zone);
-        Self { start: period.end(), opened_in: self.zone.clone(), dates, ..self }
+        let opened_in = self.calendar.zone(self.start).zone.clone();
+        let dates = self.dates.after(period.end(), &opened_in);
+        Self { start: period.end(), opened_in, dates, ..self }
     }
 
     /// The period that holds `now`, or the one to come where the last one was ended early.
@@ -210,11 +226,6 @@ impl OpenPeriod {
             self = self.after(period);
         }
     }
-}
-
-/// A time zone as it is stored.
-pub(super) fn zone_named(name: &str) -> Result<TimeZone, Error> {
-    TimeZone::get(name).map_err(Error::stored)
 }
 
 /// A quarter hour as the database writes it.

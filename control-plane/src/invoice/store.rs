@@ -69,7 +69,7 @@ async fn insert_invoices(
     for (id, draft) in drafts {
         ids.push(*id);
         tenants.push(draft.due.tenant.as_str());
-        zones.push(draft.due.time_zone.as_str());
+        zones.push(draft.due.time_zone.name.as_str());
         starts.push(to_sql(draft.due.period.start()));
         ends.push(to_sql(draft.due.period.end()));
         currencies.push(draft.invoice.total.currency().to_string());
@@ -217,7 +217,7 @@ impl<'a> LineColumns<'a> {
     fn push(&mut self, id: i64, position: i32, line: &'a Line, draft: &Draft) -> Result<(), Error> {
         self.ids.push(id);
         self.positions.push(position);
-        self.names.push(line.subject.name());
+        self.names.push(line.subject.name(&draft.due.time_zone.zone));
         self.amounts.push(line.amount.minor());
         let (mut charge, mut share, mut adjusts) = (None, None, None);
         let (mut meter, mut model, mut quantity, mut rule) = (None, None, None, None);

@@ -290,7 +290,7 @@ pub(super) fn adjustment(position: u32, name: String, adjusts: Adjusted, amount:
 pub(super) fn of_draft(tenant: &TenantId, draft: &Draft) -> Invoice {
     let invoice = &draft.invoice;
     let lines = (1..).zip(&invoice.lines).map(|(position, line)| {
-        let name = line.subject.name();
+        let name = line.subject.name(&draft.due.time_zone.zone);
         match &line.subject {
             Subject::Price { price, quantity, share } => PricedLine {
                 position,

@@ -39,18 +39,7 @@ pub(crate) fn details(line: &Line) -> String {
     if let Some(included) = line.included.filter(|included| !included.is_zero()) {
         details.push(format!("{} included", grouped(&included.to_string())));
     }
-    let tiers: Vec<_> = line
-        .tiers
-        .iter()
-        .map(|tier| match tier.up_to {
-            Some(up_to) => format!("{} up to {}", tier.unit_price, grouped(&up_to.to_string())),
-            None => format!("{} for each further one", tier.unit_price),
-        })
-        .collect();
-    if !tiers.is_empty() {
-        let all = if line.kind == LineKind::Volume { "all of them at " } else { "" };
-        details.push(format!("{all}{}", tiers.join(", ")));
-    }
+    details.extend(tiers(line));
     if let Some(package) = line.package {
         let size = grouped(&package.size.to_string());
         details.push(format!("{} for each started package of {size}", package.price));
@@ -70,4 +59,21 @@ pub(crate) fn details(line: &Line) -> String {
         ));
     }
     details.join("; ")
+}
+
+/// `0.01 up to 50, 0.005 for each further one`; `None` without any.
+fn tiers(line: &Line) -> Option<String> {
+    // The quantity says which one holds for all of it.
+    let is_volume = line.kind == LineKind::Volume;
+    let tiers: Vec<_> = line
+        .tiers
+        .iter()
+        .map(|tier| match tier.up_to {
+            Some(up_to) => format!("{} up to {}", tier.unit_price, grouped(&up_to.to_string())),
+            None if is_volume => format!("{} for more", tier.unit_price),
+            None => format!("{} for each further one", tier.unit_price),
+        })
+        .collect();
+    let all = if is_volume { "all of them at " } else { "" };
+    (!tiers.is_empty()).then(|| format!("{all}{}", tiers.join(", ")))
 }

@@ -15,6 +15,8 @@ pub struct Pace {
     interval: Duration,
     /// Between calls of one endpoint.
     endpoint_interval: Duration,
+    /// The same of endpoints that differ.
+    intervals: HashMap<&'static str, Duration>,
     turns: Mutex<Turns>,
 }
 
@@ -30,6 +32,7 @@ impl Pace {
         Self {
             interval: Duration::from_secs(1) / calls.max(1),
             endpoint_interval: Duration::ZERO,
+            intervals: HashMap::new(),
             turns: Mutex::new(Turns { next: Instant::now(), of_endpoint: HashMap::new() }),
         }
     }
@@ -37,6 +40,13 @@ impl Pace {
     /// The same, with at most so many calls a second of one endpoint.
     pub fn per_endpoint(self, calls: u32) -> Self {
         Self { endpoint_interval: Duration::from_secs(1) / calls.max(1), ..self }
+    }
+
+    /// The same, with at most so many calls a second of this endpoint, unless it is fewer of each.
+    pub fn at_most(mut self, endpoint: &'static str, calls: u32) -> Self {
+        let interval = Duration::from_secs(1) / calls.max(1);
+        self.intervals.insert(endpoint, interval.max(self.endpoint_interval));
+        self
     }
 
     /// Waits until the next call of this endpoint may be made.
@@ -61,13 +71,14 @@ impl Pace {
     fn book(&self, endpoint: &'static str, now: Instant) -> Result<Instant, Instant> {
         let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
         let at = now.max(turns.next);
+        let interval = self.intervals.get(endpoint).copied().unwrap_or(self.endpoint_interval);
         let of_endpoint = turns.of_endpoint.entry(endpoint).or_insert(at);
         if *of_endpoint > at {
             return Err(*of_endpoint);
         }
         // Who wakes up late takes no turns away; two that were missed are made up for.
-        let missed = at.checked_sub(self.endpoint_interval * 2).unwrap_or(at);
-        *of_endpoint = missed.max(*of_endpoint) + self.endpoint_interval;
+        let missed = at.checked_sub(interval * 2).unwrap_or(at);
+        *of_endpoint = missed.max(*of_endpoint) + interval;
         turns.next = at + self.interval;
         Ok(at)
     }
@@ -105,5 +116,18 @@ mod tests {
         pace.hold_off(Duration::from_secs(3));
         assert!([0; 3].iter().all(|_| book("a", 500).is_ok_and(|at| at > 1_900)));
         assert!(book("a", 500).is_err_and(|at| at > 1_900));
+    }
+
+    #[tokio::test]
+    async fn an_endpoint_may_have_less_than_others() {
+        let start = Instant::now() + Duration::from_secs(1);
+        let first_two = |pace: Pace, endpoint| {
+            let ms = |at: Instant| (at - start).as_millis();
+            [0; 2].map(|_| pace.book(endpoint, start).map(ms).map_err(ms))
+        };
+        let pace = || Pace::per_second(1_000).per_endpoint(100);
+        assert_eq!(first_two(pace().at_most("search", 20), "search"), [Ok(0), Err(50)]);
+        assert_eq!(first_two(pace().at_most("search", 20), "other"), [Ok(0), Err(10)]);
+        assert_eq!(first_two(pace().at_most("search", 500), "search"), [Ok(0), Err(10)]);
     }
 }

@@ -9,6 +9,7 @@
 //! |---|---|
 //! | [`usage`] | usage records with the sums per quarter hour; those with what invoices have billed |
 //! | [`amounts`] | lines with totals, credits with what invoices used of them, credit notes, periods |
+//! | [`priced`] | lines with what the quantities that were billed cost |
 //! | [`gaps`] | what is missing: numbers, usage that could not be stored or that lies before all periods |
 //! | [`providers`], [`deliveries`], [`verdict`] | invoices with those at Stripe and Chargebee |
 //! | [`report`] | what is found |
@@ -18,6 +19,7 @@ mod amounts;
 pub mod command;
 mod deliveries;
 mod gaps;
+mod priced;
 mod providers;
 pub mod report;
 mod usage;
@@ -31,6 +33,7 @@ use weir_domain::{billing_period::Quarter, id::TenantId};
 
 use self::report::{Report, Section};
 use crate::{
+    invoice,
     problem::ApiError,
     provider::{Kind, Providers, call::Failure},
 };
@@ -56,6 +59,8 @@ pub enum Error {
     Sql(#[from] sqlx::Error),
     #[error("{}: {cause}", provider.as_str())]
     Provider { provider: Kind, cause: Failure },
+    #[error("{0}")]
+    Invoice(#[from] invoice::Error),
     #[error("what is stored can't be read: {0}")]
     Stored(String),
 }
@@ -65,6 +70,7 @@ impl From<Error> for ApiError {
         match error {
             Error::Sql(error) => error.into(),
             Error::Provider { cause: Failure::Sql(error), .. } => error.into(),
+            Error::Invoice(error) => error.into(),
             Error::Provider { .. } => Self::Unavailable("the billing provider", Box::new(error)),
             Error::Stored(_) => Self::internal(error),
         }
@@ -102,6 +108,7 @@ pub async fn in_postgres(db: &PgPool, scope: &Scope, statement_ms: u32) -> Resul
         usage::ledger(&mut tx, scope).await?,
         usage::billed(&mut tx, scope).await?,
         amounts::lines(&mut tx, scope).await?,
+        priced::lines(&mut tx, scope).await?,
         amounts::credits(&mut tx, scope).await?,
         amounts::credit_notes(&mut tx, scope).await?,
         amounts::periods(&mut tx, scope).await?,

@@ -55,6 +55,8 @@ pub enum Check {
     Billed,
     /// The sum of an invoice's lines, and its total.
     Lines,
+    /// The lines of an invoice, and what its terms make of the quantities that it has billed.
+    Priced,
     /// What invoices took of credits, by their lines and by the credits' own account.
     Credits,
     /// An invoice's credit notes, and its total: all of it where it is void, at most that elsewhere.
@@ -96,17 +98,17 @@ pub struct Difference {
 /// A difference as the statements bring it. Amounts of money are in minor units.
 #[derive(Debug, Deserialize)]
 pub(super) struct Found {
-    tenant: Option<String>,
-    invoice: Option<i64>,
-    number: Option<String>,
+    pub(super) tenant: Option<String>,
+    pub(super) invoice: Option<i64>,
+    pub(super) number: Option<String>,
     #[serde(rename = "from_at")]
-    from: Timestamp,
+    pub(super) from: Timestamp,
     #[serde(rename = "to_at")]
-    to: Timestamp,
-    what: String,
-    currency: Option<String>,
-    first: Option<String>,
-    second: Option<String>,
+    pub(super) to: Timestamp,
+    pub(super) what: String,
+    pub(super) currency: Option<String>,
+    pub(super) first: Option<String>,
+    pub(super) second: Option<String>,
 }
 
 impl TryFrom<Found> for Difference {

@@ -161,6 +161,7 @@ impl Seat {
         let request = LeaseRequest {
             version: protocol::VERSION,
             gateway: self.seats.gateway.clone(),
+            revision: 0,
             worker: self.worker.clone(),
             leases: vec![LeaseAsk { call: self.call, ..ask }],
         };

@@ -201,8 +201,8 @@ fn an_adjustment_is_the_difference_and_a_line_that_names_its_period() {
     let invoice = draw_up(may, &terms, &[], &[adjustment]).unwrap();
     assert_eq!(amounts(&invoice), ["0.00 USD", "0.01 USD"]);
     assert_eq!(
-        invoice.lines[1].subject.name(),
-        "Late or corrected usage of 2026-04-01T00:00:00Z to 2026-05-01T00:00:00Z"
+        invoice.lines[1].subject.name(&TimeZone::UTC),
+        "Late or corrected usage of 1 Apr 2026, 00:00 to 1 May 2026, 00:00"
     );
     assert_eq!(invoice.total.to_string(), "0.01 USD");
 }

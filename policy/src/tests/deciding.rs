@@ -73,9 +73,18 @@ fn what_can_not_be_used_is_a_failure() {
 fn a_reason_is_not_longer_than_it_may_be() {
     let said = decided(
         "allow := false\nreason := input.path",
-        &Input { path: "é".repeat(5_000).into(), ..request() },
+        &Input { path: "é".repeat(2_000).into(), ..request() },
     );
     assert_eq!(said.unwrap().reason.unwrap(), "é".repeat(200));
+}
+
+/// What a step takes grows with the length of the texts in it.
+#[test]
+fn a_text_that_is_too_long_is_a_failure_where_it_is_read() {
+    let long = Input { path: "a".repeat(4_097).into(), ..request() };
+    assert!(decided("allow := input.method == \"POST\"", &long).is_ok());
+    let said = decided("allow if startswith(input.path, \"a\")", &long).unwrap_err();
+    assert_eq!(said.to_string(), "`input.path` has more than 4096 bytes");
 }
 
 #[test]

@@ -108,35 +108,44 @@ async fn any_fault_of_comparing_at_chargebee_is_survived() -> Result<()> {
 }
 
 /// An invoice whose total Chargebee sees otherwise is voided there, also when the control plane is
-/// killed before or after that; a retry makes another one.
+/// killed before or after that, with the keys remembered or forgotten; a retry makes another one.
 #[tokio::test]
 async fn a_total_that_differs_is_voided() -> Result<()> {
     let chargebee = FakeChargebee::start().await?;
     let fleet = with_chargebee(&chargebee).await?;
-    for (tenant, fault) in
-        [("plain", None), ("before", Some(Fault::HoldBefore)), ("after", Some(Fault::SilentAfter))]
-    {
+    let ways = [
+        None,
+        Some((Fault::HoldBefore, false)),
+        Some((Fault::HoldBefore, true)),
+        Some((Fault::SilentAfter, false)),
+        Some((Fault::SilentAfter, true)),
+    ];
+    for (number, way) in ways.into_iter().enumerate() {
+        let tenant = &format!("t{number}");
         customer(&fleet, tenant, "chargebee").await?;
         chargebee.with(|chargebee| chargebee.extra_minor = 7);
-        if let Some(fault) = fault {
+        if let Some((fault, _)) = way {
             chargebee.strike("POST invoices/void", fault);
         }
         let invoice = bill(&fleet, tenant, LINES).await?;
-        if fault.is_some() {
+        if let Some((_, keys_forgotten)) = way {
             chargebee.struck().await?;
             fleet.stack.control_planes[0].kill();
             claims_pass(&fleet).await?;
+            if keys_forgotten {
+                key_window_passes(&fleet, &chargebee).await?;
+            }
             fleet.stack.control_planes[0].restart().await?;
         }
         let stopped = delivery_is(&fleet, invoice, "failed").await?;
         let error = stopped["last_error"].as_str().unwrap_or("");
-        assert!(error.contains("5007 USD") && error.contains("was voided"), "{error}");
-        assert!(chargebee.invoices_of(tenant).is_empty());
+        assert!(error.contains("5007 USD") && error.contains("was voided"), "{way:?}: {error}");
+        assert!(chargebee.invoices_of(tenant).is_empty(), "{way:?}");
         assert_eq!(invoice_state(&fleet, invoice).await?, "final");
 
         chargebee.with(|chargebee| chargebee.extra_minor = 0);
         fleet.admin.post(&format!("/deliveries/{invoice}/retry"), &json!({})).await?.ok()?;
-        arrives(&fleet, &chargebee, tenant, invoice).await?;
+        arrives(&fleet, &chargebee, tenant, invoice).await.with_context(|| format!("{way:?}"))?;
     }
     Ok(())
 }

@@ -8,7 +8,7 @@ use crate::fake::Limit;
 /// How many tenants, and how many calls a second the stand-in takes. Stripe's own limit is 100, of each
 /// endpoint 25: `WEIR_TEST_TENANTS=10000 WEIR_TEST_STRIPE_CALLS_PER_S=100 cargo test -p weir-tests
 /// many_tenants` takes the fifteen minutes that 80,000 calls take there.
-const TENANTS: (&str, u32) = ("WEIR_TEST_TENANTS", 200);
+const TENANTS: (&str, u32) = ("WEIR_TEST_TENANTS", 150);
 const CALLS_PER_S: (&str, u32) = ("WEIR_TEST_STRIPE_CALLS_PER_S", 200);
 /// The calls of one delivery: customer and draft, each looked for and made, lines, compare, finalize, send.
 const CALLS: u32 = 8;
@@ -90,7 +90,7 @@ async fn many_tenants_under_the_providers_limit() -> Result<()> {
         stripe.refused(),
         stripe.calls().len() - calls,
     );
-    // Where this machine stands still for a moment, calls come in a heap afterwards.
-    assert!(stripe.refused() < calls / 5, "{} of {calls} calls", stripe.refused());
+    // Where this machine stands still for a moment, some calls come in a heap afterwards.
+    assert!(stripe.refused() < calls / 40, "{} of {calls} calls", stripe.refused());
     Ok(())
 }

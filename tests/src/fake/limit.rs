@@ -5,6 +5,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+/// Of searches Stripe takes no more, whatever an account's other limits are.
+const SEARCHES: u32 = 20;
+
 /// The most calls in a second.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limit {
@@ -32,6 +35,12 @@ impl Second {
         self.in_all += 1;
         let of_endpoint = self.per_endpoint.entry(endpoint.to_owned()).or_default();
         *of_endpoint += 1;
-        limit.is_some_and(|limit| self.in_all > limit.in_all || *of_endpoint > limit.per_endpoint)
+        limit.is_some_and(|limit| {
+            let per_endpoint = match endpoint.ends_with("/search") {
+                true => limit.per_endpoint.min(SEARCHES),
+                false => limit.per_endpoint,
+            };
+            self.in_all > limit.in_all || *of_endpoint > per_endpoint
+        })
     }
 }

@@ -91,3 +91,30 @@ async fn a_long_poll_does_not_hold_up_the_shutdown() -> Result<()> {
     assert!(asked.elapsed() < Duration::from_secs(10), "{:?}", asked.elapsed());
     Ok(())
 }
+
+/// A gateway that one replica told of a change is not told something older by another.
+#[tokio::test]
+async fn no_replica_is_behind_what_a_gateway_has_heard() -> Result<()> {
+    let fleet = control_planes(2).await?;
+    fleet.tenant("acme", &[monthly(1_000)], &[]).await?;
+    fleet.tenant("bolt", &[monthly(1_000)], &[]).await?;
+    let url = format!("{}/edge/v1", fleet.stack.control_planes[1].url());
+    let second = Api::new(&reqwest::Client::new(), url, &fleet.stack.gateway_token);
+    let mut revision = fleet.edge.get("/config?version=1&after=0").await?.ok()?["revision"].clone();
+    for call in 1..=40 {
+        let plan = if call % 2 == 0 { "acme-plan" } else { "bolt-plan" };
+        let path = format!("/config?version=1&after={revision}&policy=0");
+        let moved = json!({ "plan": plan });
+        let (told, moved) =
+            tokio::join!(fleet.edge.get(&path), fleet.admin.patch("/tenants/acme", &moved));
+        moved?.ok()?;
+        revision = told?.ok()?["revision"].clone();
+        let none = json!({ "tokens": 0, "requests": 0 });
+        let ask =
+            json!({ "tenant": "acme", "call": call, "need": none, "want": none, "spent": none });
+        let body = json!({ "version": 1, "gateway": "g", "worker": "w", "revision": revision, "leases": [ask] });
+        let answer = second.post("/leases", &body).await?.ok()?;
+        assert_eq!(answer["leases"][0]["plan"], plan, "call {call}: {answer}");
+    }
+    Ok(())
+}

@@ -122,3 +122,46 @@ async fn deliveries_that_failed_and_invoices_that_are_gone_are_found() -> Result
     assert!(lost["second"].as_str().is_some_and(|text| text.contains("10.00 USD, open")), "{lost}");
     Ok(())
 }
+
+/// The database is restored from a backup from before an invoice was void and billed again. What the provider
+/// has of both is told.
+#[tokio::test]
+async fn a_rebill_that_a_restore_has_lost_is_found() -> Result<()> {
+    let (stripe, chargebee) = (FakeStripe::start().await?, FakeChargebee::start().await?);
+    let fleet = with_providers(&stripe, &chargebee).await?;
+    customer(&fleet, "acme", "stripe").await?;
+    used(&fleet, "acme", JANUARY, 100).await?;
+    run(&fleet, "2025-02-01T00:00:00Z").await?;
+    all_delivered(&fleet).await?;
+    let delivery =
+        "select state || ' ' || step || ' ' || payment from delivery where invoice_id = 1";
+    let before = fleet.stack.database.query(delivery).await?;
+    let body = json!({ "reason": "Wrong", "rebill": true });
+    fleet.admin.post("/invoices/1/void", &body).await?.ok()?;
+    run(&fleet, "2025-02-01T00:00:00Z").await?;
+    all_delivered(&fleet).await?;
+    agrees(&fleet).await?;
+
+    let before: Vec<&str> = before.trim().split(' ').collect();
+    let restored = format!(
+        "delete from delivery where invoice_id > 1; delete from invoice where id > 1;
+         delete from invoice_line where invoice_id > 1; delete from invoice_quantity where invoice_id > 1;
+         delete from invoice_terms where invoice_id > 1; delete from credit_note;
+         update invoice_number set last = 1; update credit_note_number set last = 0;
+         update delivery set state = '{}', step = '{}', payment = '{}';
+         update invoice set state = 'sent', rebilled = false, void_reason = null",
+        before[0], before[1], before[2]
+    );
+    break_by(&fleet, &restored).await?;
+    let found = section(&fleet, "stripe").await?;
+    assert_eq!(found["differing"], 2, "{found}");
+    let said = |what: &str| {
+        let all = found["differences"].as_array().into_iter().flatten();
+        all.clone().find(|one| one["what"] == what).cloned().with_context(|| format!("{found}"))
+    };
+    let void = said("state")?;
+    assert_eq!((&void["first"], &void["second"]), (&json!("sent"), &json!("void")));
+    let lost = said("an invoice that is gone here")?;
+    assert!(lost["second"].as_str().is_some_and(|text| text.contains("11.00 USD, open")), "{lost}");
+    Ok(())
+}

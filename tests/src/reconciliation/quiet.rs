@@ -67,7 +67,11 @@ async fn nothing_differs_where_all_is_well() -> Result<()> {
     let report = agrees(&fleet).await?;
     let sections: Vec<_> = report["sections"].as_array().into_iter().flatten().collect();
     let compared: Vec<_> = sections.iter().map(|one| one["compared"].clone()).collect();
-    assert_eq!(compared, [3, 3, 3, 6, 3, 3, 3, 0, 3, 1, 1].map(|count| json!(count)), "{report}");
+    assert_eq!(
+        compared,
+        [3, 3, 3, 3, 6, 3, 3, 3, 0, 3, 1, 1].map(|count| json!(count)),
+        "{report}"
+    );
 
     // What comes late is awaited, and billed by the next run.
     for id in tenants {

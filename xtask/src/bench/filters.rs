@@ -78,9 +78,9 @@ impl Peer<'_> {
     "@type": type.googleapis.com/envoy.extensions.filters.http.ratelimit.v3.RateLimit
     domain: bench
     failure_mode_deny: true
+    timeout: 1s
     rate_limit_service:
       transport_api_version: V3
-    timeout: 1s
       grpc_service: { envoy_grpc: { cluster_name: ratelimit } }
 "#
             .to_owned(),

@@ -24,7 +24,7 @@ fn price(name: &str, model: &str, unit_price: &str) -> String {
 
 fn quantities(invoice: &Invoice) -> Vec<(String, u64)> {
     let of = |line: &Line| match &line.subject {
-        Subject::Price { quantity, .. } => Some((line.subject.name(), *quantity)),
+        Subject::Price { quantity, .. } => Some((line.subject.name(&TimeZone::UTC), *quantity)),
         _ => None,
     };
     invoice.lines.iter().filter_map(of).collect()

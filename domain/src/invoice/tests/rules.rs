@@ -14,7 +14,11 @@ fn plan(from: Quarter, currency: &str, rules: &str, prices: &str) -> TermsFrom {
 }
 
 fn lines(invoice: &Invoice) -> Vec<(String, String)> {
-    invoice.lines.iter().map(|line| (line.subject.name(), line.amount.to_string())).collect()
+    invoice
+        .lines
+        .iter()
+        .map(|line| (line.subject.name(&TimeZone::UTC), line.amount.to_string()))
+        .collect()
 }
 
 fn of(lines: &[(String, String)]) -> Vec<(&str, &str)> {

@@ -116,6 +116,7 @@ impl Worker {
             let request = LeaseRequest {
                 version: protocol::VERSION,
                 gateway: "bench".to_owned(),
+                revision: 0,
                 worker: self.name.clone(),
                 leases: tenants.iter().map(|tenant| self.ask(tenant)).collect(),
             };
