@@ -50,6 +50,9 @@ async fn a_policy_of_32_kib_rates() -> Result<()> {
     is_unharmed(&fleet).await
 }
 
+/// Makes rules that are so deep, or so long.
+type Family = Box<dyn Fn(usize) -> String>;
+
 /// What is deep or long in a text, as much as the control plane takes of it.
 #[tokio::test]
 async fn what_the_control_plane_accepts_gateways_compile() -> Result<()> {
@@ -64,7 +67,7 @@ async fn what_the_control_plane_accepts_gateways_compile() -> Result<()> {
             ((0..count).map(|n| format!("[x{n} | x{n} := ")).collect(), "]".repeat(count));
         format!("deep := {open}1{close}\n\ncost := 1 if count(deep) > 0")
     };
-    let families: [(&str, Box<dyn Fn(usize) -> String>); 10] = [
+    let families: [(&str, Family); 10] = [
         ("parentheses", Box::new(|n| format!("cost := {}1{}", "(".repeat(n), ")".repeat(n)))),
         (
             "lists",
