@@ -73,13 +73,12 @@ impl Worker {
             Some(rate) => rate.cost,
             None => UNRATED,
         });
-        let likely = if need == UNRATED { Amount::request(self.config.cost) } else { need };
         let (number, generation) = (self.number, self.generation);
         let basis = host::update(&tenant.slot_key(), |bytes| {
             if bytes.is_none() {
                 let first = CallBasis {
                     stamp: String::new(),
-                    want: least_want(likely),
+                    want: least_want(need),
                     spent: Amount::ZERO,
                     refund: Amount::ZERO,
                     owe: Amount::ZERO,

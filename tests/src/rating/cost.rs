@@ -55,9 +55,16 @@ async fn what_is_admitted_is_counted_at_its_cost() -> Result<()> {
         Ok(Some(()))
     })
     .await?;
-    let admitted = fleet.stack.gateways[0].weir_stat("admitted_tokens").await?
-        + fleet.stack.gateways[1].weir_stat("admitted_tokens").await?;
-    ensure!(admitted == 3_600, "{admitted} tokens are admitted by the stats");
+    wait_for("the stats", SOON, async || {
+        let admitted = fleet.stack.gateways[0].weir_stat("admitted_tokens").await?
+            + fleet.stack.gateways[1].weir_stat("admitted_tokens").await?;
+        // Who looked whether the policy was there may have passed before it was.
+        let probes = super::books(&fleet, super::PROBE).await?;
+        let probes: u64 = probes.values().map(|(tokens, _)| tokens).sum();
+        ensure!(admitted == 3_600 + probes, "{admitted} tokens are admitted by the stats");
+        Ok(Some(()))
+    })
+    .await?;
     Ok(())
 }
 

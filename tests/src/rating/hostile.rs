@@ -139,7 +139,7 @@ async fn headers_of_any_kind_are_read() -> Result<()> {
 
 cost := 2 if input.headers[\"x-a\"] == \"\u{fffd}\u{fffd}x\"
 
-cost := 4 if count(input.headers[\"x-a\"]) == 50000
+cost := 4 if count(input.headers[\"x-a\"]) == 4096
 
 cost := 8 if input.headers[\"x-a\"] == \"\"
 
@@ -153,7 +153,7 @@ cost := 128 if input.headers[\"a b\\u0000\\r\\nc\"]
 
 cost := 256 if input.headers[\"x-ü\"]";
     let version = fleet.rate_by_marked("headers", rules).await?;
-    let long = format!("x-a: {}\r\n", "a".repeat(50_000));
+    let long = format!("x-a: {}\r\n", "a".repeat(4_096));
     let many: String = (0..80).map(|n| format!("x-{n}: {n}\r\n")).collect();
     let requests: [(&[u8], u64); 7] = [
         (b"x-a: \xff\xfex\r\n", 2),
@@ -173,6 +173,10 @@ cost := 256 if input.headers[\"x-ü\"]";
             tokens += cost;
         }
     }
+    // What is longer takes a policy too long to look at.
+    let longer = format!("x-a: {}\r\n", "a".repeat(50_000));
+    let answer = send(&fleet, longer.as_bytes()).await?;
+    ensure!(answer.starts_with("HTTP/1.1 503") && answer.contains("policy_failed"), "{answer}");
     books_are(&fleet, "acme", &[("default", version, tokens, 28)]).await?;
     is_unharmed(&fleet).await
 }

@@ -45,7 +45,7 @@ async fn calls_are_denied_by_what_their_body_says() -> Result<()> {
             is_refused(&denied, 403, "policy_denied")?;
         }
     }
-    ensure!(models.upstream.calls().is_empty(), "a call reached the model");
+    ensure!(models.upstream.calls_of("acme").is_empty(), "a call reached the model");
     let script = json!({ "output": 40, "cached": 5 });
     for stream in [false, true, false] {
         let answer = models.call("acme", MESSAGES, &message(100, stream), &script).send().await?;
@@ -96,7 +96,7 @@ async fn a_cost_raises_what_is_reserved() -> Result<()> {
         Answer::of(call.header("x-price", price)).await
     };
     is_refused(&call("never").await?, 429, "cost_exceeds_capacity")?;
-    ensure!(models.upstream.calls().is_empty(), "a call reached the model");
+    ensure!(models.upstream.calls_of("acme").is_empty(), "a call reached the model");
     ensure!(call("dear").await?.status == 200, "all that there is");
     let used = 14 + 10;
     wait_for("what was not used to be back", SOON, async || {
@@ -108,7 +108,7 @@ async fn a_cost_raises_what_is_reserved() -> Result<()> {
     is_refused(&call("dear").await?, 429, "limit_exceeded")?;
     ensure!(call("cheap").await?.status == 200, "at least {RESERVED} are reserved");
     is_refused(&call("unknown").await?, 503, "policy_failed")?;
-    ensure!(models.upstream.calls().len() == 2);
+    ensure!(models.upstream.calls_of("acme").len() == 2);
     let rows = [("input", version, 28, 2), ("output", version, 20, 0)];
     are_settled(fleet, "acme", &rows).await
 }
@@ -121,7 +121,7 @@ async fn a_cost_does_not_lower_what_is_reserved() -> Result<()> {
     rate_by(&models, "free", "cost := 0").await?;
     let answer = Answer::of(models.call("acme", CHAT, &chat(100), &json!({}))).await?;
     is_refused(&answer, 429, "cost_exceeds_capacity")?;
-    ensure!(models.upstream.calls().is_empty());
+    ensure!(models.upstream.calls_of("acme").is_empty());
     Ok(())
 }
 
@@ -151,7 +151,7 @@ async fn calls_wait_for_the_policy() -> Result<()> {
         Ok((waited == 12).then_some(()))
     })
     .await?;
-    ensure!(models.upstream.calls().is_empty(), "a call passed unrated");
+    ensure!(models.upstream.calls_of("acme").is_empty(), "a call passed unrated");
     fleet.stack.links[0].set(Network::Up);
     for answer in allowed {
         let answer = answer.await??;
