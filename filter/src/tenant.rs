@@ -99,6 +99,10 @@ pub struct Limits {
     pub at_ns: u64,
 }
 
+mod reservations;
+
+pub use self::reservations::Settled;
+
 const NS_PER_MINUTE: i64 = 60_000_000_000;
 
 /// Where a tenant's slot is kept.
@@ -213,44 +217,6 @@ impl Tenant {
         self.used_ns = now_ns;
         // What is left of a slice has a clock of its own.
         self.fast_until_ns = 0;
-    }
-
-    /// Turns `amount`, which was just taken, into a reservation; with or without a lease. Returns the
-    /// minute in which it is to be counted.
-    pub fn reserve(&mut self, amount: Amount, is_leased: bool) -> i64 {
-        self.counted = self.counted.saturating_sub(amount);
-        if is_leased {
-            self.spent = self.spent.saturating_sub(amount);
-        }
-        self.open_calls = self.open_calls.saturating_add(1);
-        self.minute
-    }
-
-    /// Settles a reservation of `reserved` under the lease `stamp` by what was taken in fact. The rest
-    /// goes back to the slice if that is of the same lease; a lease that has ended takes nothing back.
-    pub fn settle(
-        &mut self,
-        reserved: Amount,
-        stamp: &str,
-        actual: Amount,
-        now_ns: u64,
-    ) -> Settled {
-        self.open_calls = self.open_calls.saturating_sub(1);
-        let covered = actual.min(reserved);
-        let (rest, excess) = (reserved.saturating_sub(covered), actual.saturating_sub(covered));
-        if stamp.is_empty() || self.stamp != stamp || now_ns >= self.end_ns {
-            return Settled { void: rest, owes: excess };
-        }
-        let there = self.slice.saturating_add(rest);
-        let paid = excess.min(there);
-        self.slice = there.saturating_sub(paid);
-        self.spent = self.spent.saturating_add(covered).saturating_add(paid);
-        Settled { void: Amount::ZERO, owes: excess.saturating_sub(paid) }
-    }
-
-    /// Whether a call is under way, for which the lease must be kept.
-    pub fn has_open_calls(&self) -> bool {
-        self.open_calls > 0
     }
 
     /// Moves what was counted into the log, for the next batch.
@@ -395,15 +361,6 @@ impl Tenant {
         let rates = self.waiters.iter().filter_map(|waiter| waiter.rate.as_ref());
         rates.fold(Amount::ZERO, |sum, rate| sum.saturating_add(rate.cost))
     }
-}
-
-/// What came of a reservation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Settled {
-    /// Was not needed, and can't be given back.
-    pub void: Amount,
-    /// Was taken beyond it, and is not paid.
-    pub owes: Amount,
 }
 
 /// What goes from a slice back into its slot.

@@ -16,7 +16,6 @@ use crate::{
     rating::{ActivePolicy, Rate, Rating},
     refresher::Refresher,
     refusal::Refused,
-    slot::{Drawn, Slot},
     stats::{Counter, Stats},
     tenant::Waiter,
     tenants::{Index, Known, Tenants},
@@ -24,6 +23,10 @@ use crate::{
     usage_calls::UsageCalls,
     waiters::waiting_pace,
 };
+
+mod draw;
+
+pub use self::draw::Draw;
 
 /// The most requests that wait at once in one worker.
 const MAX_WAITING: usize = 10_000;
@@ -268,64 +271,6 @@ impl Worker {
         }))
     }
 
-    /// Takes what `rate` says from a tenant's slice or, where that does not do, from a new one.
-    pub fn draw(&mut self, index: Index, rate: &Rate, now_ns: u64) -> Draw {
-        let cost = rate.cost;
-        let Some(tenant) = self.tenants.get_mut(index) else {
-            return Draw::Refused(Refused::UnknownTenant);
-        };
-        if tenant.take(rate, now_ns, &mut self.usage) {
-            return Draw::Took;
-        }
-        if let Some(refusal) = tenant.refusal.filter(|refusal| refusal.refuses(cost, now_ns)) {
-            return Draw::Refused(tenant.refuse(refusal, cost, now_ns));
-        }
-        let stamp = tenant.stamp.clone();
-        let surrendered = tenant.surrender();
-        let drawn = host::update(&tenant.slot_key(), |bytes| {
-            if bytes.is_none() {
-                return (None, None);
-            }
-            let mut slot = Slot::decode(bytes);
-            slot.put_back(&stamp, surrendered.rest, surrendered.spent);
-            let drawn = slot.draw(cost, now_ns);
-            let changed = drawn.is_some() || surrendered.is_something();
-            (changed.then(|| slot.encode()).flatten(), Some((drawn, slot)))
-        });
-        let Some((drawn, slot)) = drawn.flatten() else {
-            return Draw::Empty;
-        };
-        match drawn {
-            Some(drawn) => self.hold(index, drawn, &slot, rate, now_ns),
-            None => match slot.refusal.filter(|refusal| refusal.refuses(cost, now_ns)) {
-                Some(refusal) => {
-                    tenant.refusal = Some(refusal);
-                    tenant.see_limits(&slot);
-                    Draw::Refused(tenant.refuse(refusal, cost, now_ns))
-                }
-                None => Draw::Empty,
-            },
-        }
-    }
-
-    fn hold(&mut self, index: Index, drawn: Drawn, slot: &Slot, rate: &Rate, now_ns: u64) -> Draw {
-        if drawn.low {
-            self.ask_for(index);
-        }
-        let Some(tenant) = self.tenants.get_mut(index) else {
-            return Draw::Empty;
-        };
-        tenant.refusal = None;
-        tenant.see_plan(slot);
-        tenant.hold(drawn);
-        if self.config.rate_limit_fields == RateLimitFields::Always {
-            tenant.see_limits(slot);
-        } else {
-            tenant.limits = None;
-        }
-        if tenant.take(rate, now_ns, &mut self.usage) { Draw::Took } else { Draw::Empty }
-    }
-
     /// Has the next tick, which comes at once, call for this tenant, unless a call is under way.
     pub fn ask_for(&mut self, index: Index) {
         if let Some(tenant) = self.tenants.get_mut(index)
@@ -411,12 +356,4 @@ impl Worker {
         }
         !self.config.shadow
     }
-}
-
-/// What came of an attempt to take tokens.
-pub enum Draw {
-    Took,
-    Refused(Refused),
-    /// The control plane must be asked.
-    Empty,
 }
