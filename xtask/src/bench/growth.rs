@@ -2,7 +2,7 @@
 
 mod row;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use anyhow::{Context, Result};
 use serde_json::{Map, Value, json};
@@ -85,10 +85,16 @@ async fn by_workers(
     let (base, others) = rows.split_first_mut().context("no rows")?;
     for row in others {
         let step = Step::start(format!("growth: {} beside {}", row.explained, base.explained));
-        let warm = row.warm_up_rounds(REQUESTS);
-        for round in 0..warm + ROUNDS {
-            base.turn(&stack, REQUESTS, round >= warm).await?;
-            row.turn(&stack, REQUESTS, round >= warm).await.with_context(|| row.name)?;
+        let (began, warm) = (Instant::now(), row.warm_up());
+        let mut sent = 0;
+        while sent < warm.requests || began.elapsed() < warm.span {
+            base.turn(&stack, REQUESTS, false).await?;
+            row.turn(&stack, REQUESTS, false).await.with_context(|| row.name)?;
+            sent += REQUESTS;
+        }
+        for _ in 0..ROUNDS {
+            base.turn(&stack, REQUESTS, true).await?;
+            row.turn(&stack, REQUESTS, true).await.with_context(|| row.name)?;
         }
         row.compare_with(base, ROUNDS);
         step.done("measured");

@@ -1,8 +1,11 @@
 //! One gateway and the tenants that use it.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use serde_json::{Value, json};
+use weir_domain::protocol::MAX_PERIODIC_TTL_MS;
 
 use crate::{
     bench::{
@@ -103,6 +106,15 @@ pub(super) struct Row {
     redis: f64,
 }
 
+/// At least so many requests, for at least so long.
+pub(super) struct WarmUp {
+    pub(super) requests: u64,
+    pub(super) span: Duration,
+}
+
+/// For so long leases of tenants that do not come again are still being given back, and a little.
+const LONGEST_LEASE: Duration = Duration::from_secs(MAX_PERIODIC_TTL_MS / 1_000 + 20);
+
 /// What has been counted so far.
 struct Counts {
     calls: u64,
@@ -140,11 +152,14 @@ impl Row {
         (self.among.plan, self.among.tenants) == (among.plan, among.tenants)
     }
 
-    /// How many turns it takes until the leases are those of steady use: each tenant has asked twice,
-    /// and rarely used ones have lost theirs.
-    pub(super) fn warm_up_rounds(&self, requests: u64) -> usize {
-        let needed = u64::from(self.among.tenants) * 2;
-        usize::try_from(needed.div_ceil(requests).max(10)).unwrap_or(usize::MAX)
+    /// What it takes until the leases are those of steady use: each tenant has asked twice, and rarely
+    /// used ones have lost theirs.
+    pub(super) fn warm_up(&self) -> WarmUp {
+        let requests = u64::from(self.among.tenants).saturating_mul(2).max(10_000);
+        WarmUp {
+            requests,
+            span: if self.among.tenants > 1_000 { LONGEST_LEASE } else { Duration::ZERO },
+        }
     }
 
     /// Notes what the last `rounds` turns took beside those of `base`, one by one.
