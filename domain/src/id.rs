@@ -40,14 +40,14 @@ macro_rules! id_type {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
-        pub struct $name(String);
+        pub struct $name(Box<str>);
 
         impl $name {
             /// Checks `text`; the error says what is wrong with it.
             pub fn new(text: impl Into<String>) -> Result<Self, IdError> {
                 let text = text.into();
                 check(&text)?;
-                Ok(Self(text))
+                Ok(Self(text.into_boxed_str()))
             }
 
             pub fn as_str(&self) -> &str {
@@ -65,7 +65,7 @@ macro_rules! id_type {
 
         impl From<$name> for String {
             fn from(id: $name) -> String {
-                id.0
+                id.0.into_string()
             }
         }
 
@@ -113,7 +113,7 @@ id_type! {
 impl Meter {
     /// Whether it is the one that usage is counted on where no policy names another.
     pub fn is_default(&self) -> bool {
-        self.0 == DEFAULT_METER
+        &*self.0 == DEFAULT_METER
     }
 }
 
@@ -121,7 +121,7 @@ const DEFAULT_METER: &str = "default";
 
 impl Default for Meter {
     fn default() -> Self {
-        Self(DEFAULT_METER.to_owned())
+        Self(DEFAULT_METER.into())
     }
 }
 

@@ -7,7 +7,13 @@
     reason = "the names that functions are exported and found by count as unsafe"
 )]
 
-use proxy_wasm::types::Action;
+use std::{
+    cell::Cell,
+    ops::Deref,
+    ptr::{self, NonNull},
+};
+
+use proxy_wasm::types::{Action, MapType};
 
 use crate::streams;
 
@@ -15,6 +21,15 @@ unsafe extern "C" {
     // The SDK's, for root contexts.
     safe fn proxy_on_context_create(context: u32, parent: u32);
     safe fn proxy_on_done(context: u32) -> bool;
+    safe fn proxy_on_memory_allocate(size: usize) -> *mut u8;
+    // Envoy's.
+    fn proxy_get_header_map_value(
+        map: MapType,
+        name: *const u8,
+        name_size: usize,
+        value: *mut *mut u8,
+        value_size: *mut usize,
+    ) -> u32;
 }
 
 #[link(wasm_import_module = "weir")]
@@ -26,6 +41,63 @@ unsafe extern "C" {
 /// Whether this module is told of bodies.
 pub fn is_told_of_bodies() -> bool {
     reads_bodies() == 1
+}
+
+/// The longest value that is read without allocating, in bytes: the longest id.
+const SHORT: usize = weir_domain::id::MAX_LEN;
+
+thread_local! {
+    /// Where Envoy writes a short value while it is offered.
+    static BUFFER: Cell<[u8; SHORT]> = const { Cell::new([0; SHORT]) };
+    static IS_OFFERED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// What Envoy has handed over.
+pub enum Value {
+    Short([u8; SHORT], usize),
+    Long(Vec<u8>),
+}
+
+impl Deref for Value {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Short(bytes, size) => bytes.get(..*size).unwrap_or_default(),
+            Self::Long(bytes) => bytes,
+        }
+    }
+}
+
+/// A header of the request whose stream is effective. Each request has one read: to allocate its value
+/// and free it again would cost more than the decision.
+pub fn request_header(name: &str) -> Option<Value> {
+    let (mut value, mut size) = (ptr::null_mut(), 0);
+    IS_OFFERED.set(true);
+    // SAFETY: Envoy reads the name, and writes the last two; no pointer is kept.
+    let status = unsafe {
+        let map = MapType::HttpRequestHeaders;
+        proxy_get_header_map_value(map, name.as_ptr(), name.len(), &raw mut value, &raw mut size)
+    };
+    IS_OFFERED.set(false);
+    let value = NonNull::new(value).filter(|_| status == 0)?;
+    if value.as_ptr() == buffer() {
+        return Some(Value::Short(BUFFER.get(), size));
+    }
+    // SAFETY: `proxy_on_memory_allocate` has made it a `Vec` of this capacity, and Envoy has filled it.
+    Some(Value::Long(unsafe { Vec::from_raw_parts(value.as_ptr(), size, size) }))
+}
+
+fn buffer() -> *mut u8 {
+    BUFFER.with(Cell::as_ptr).cast()
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn weir_on_memory_allocate(size: usize) -> *mut u8 {
+    if size <= SHORT && IS_OFFERED.replace(false) {
+        return buffer();
+    }
+    proxy_on_memory_allocate(size)
 }
 
 #[unsafe(no_mangle)]

@@ -9,6 +9,7 @@ use weir_domain::{
 };
 
 use crate::{
+    config::RateLimitFields,
     ending::Ending,
     host,
     http_call::{self, Answer},
@@ -136,7 +137,7 @@ impl Worker {
             call: tenant.next_call,
             stamp: basis.stamp,
             need,
-            want: basis.want.max(tenant.waiting_cost()),
+            want: basis.want.max(tenant.waiters.cost()),
             spent: basis.spent,
             refund: basis.refund,
             owe: basis.owe,
@@ -230,21 +231,21 @@ impl Worker {
         let Some(call) = tenant.call.take() else {
             return;
         };
-        if answer.state != TenantState::Active && call.sent_ns < tenant.changed_ns {
+        if answer.state != TenantState::Active && call.sent_ns < tenant.changed_ns() {
             // Decided before a change that has been heard of since.
             return self.ask_for(index);
         }
         match answer.state {
             TenantState::Active => {
-                tenant.suspended_until_ns = 0;
-                tenant.refusal = None;
-                let changed_ns = tenant.changed_ns;
+                tenant.activate();
+                let changed_ns = tenant.changed_ns();
                 let called = Called {
                     caller: self.number,
                     need: call.ask.need,
                     generation: call.generation,
                     sent_ns: call.sent_ns,
                     reads_plan: self.policy.reads_plan(),
+                    tells_limits: self.config.rate_limit_fields == RateLimitFields::Always,
                 };
                 // What this worker left for others to say when it began to end has been heard.
                 let heard =
@@ -267,7 +268,7 @@ impl Worker {
                 }
             }
             TenantState::Suspended => {
-                tenant.suspended_until_ns = now_ns + SUSPENDED_NS;
+                tenant.suspend_until(now_ns + SUSPENDED_NS);
                 tenant.surrender();
                 let owes = clear_slot(&tenant.slot_key());
                 self.tenants.prove(index);

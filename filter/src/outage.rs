@@ -196,7 +196,7 @@ impl Worker {
         };
         match verdict {
             Verdict::Pass(unleased) => {
-                tenant.count_unleased(rate, now_ns, slot.clock_offset_ns, &mut self.usage);
+                tenant.count_unleased(rate, now_ns, slot.clock_offset_ns(), &mut self.usage);
                 self.note_admission(context, index, rate, false);
                 self.stats.count(unleased.counter());
                 Decision::Admit(Some(AnswerFields::Unleased(unleased)))

@@ -128,12 +128,17 @@ impl Compiled {
 
 impl Worker {
     /// What the request `context` costs without a policy.
+    #[inline]
     pub fn plain_rate(&self, context: u32) -> Rate {
+        if self.model_calls.is_empty() {
+            return Rate::plain(Amount::request(self.config.cost));
+        }
         let asks = self.model_calls.get(&context).map(|call| &call.asks);
         Rate::plain(asks.map_or(Amount::request(self.config.cost), Asks::most))
     }
 
     /// What the request `context` of the tenant at `index` costs. Its stream must be effective.
+    #[inline]
     pub fn rate(&mut self, context: u32, index: Index, now_ns: u64) -> Rating {
         let plain = self.plain_rate(context);
         match &self.policy {
@@ -148,6 +153,7 @@ impl Worker {
         self.rate_by_policy(context, index, plain.cost, now_ns)
     }
 
+    #[inline(never)]
     fn rate_by_policy(&mut self, context: u32, index: Index, base: Amount, now_ns: u64) -> Rating {
         let asks = self.model_calls.get(&context).map(|call| &call.asks);
         let (ActivePolicy::Some(policy), Some(tenant)) =
@@ -224,7 +230,7 @@ impl Tenants {
         let Some(tenant) = self.get_mut(index) else {
             return Err(Rating::Refused(Refused::UnknownTenant));
         };
-        if now_ns < tenant.suspended_until_ns {
+        if tenant.is_suspended(now_ns) {
             return Err(Rating::Refused(Refused::Suspended));
         }
         if tenant.proven && (!reads_plan || tenant.plan.is_some()) {

@@ -15,6 +15,7 @@ use crate::{
     rating::named,
     slot::{Slot, clock_offset_ns},
     stats::Counter,
+    tenant::slot_key,
     tenants::Index,
     worker::{Call, Worker},
 };
@@ -210,7 +211,7 @@ impl Worker {
         let kept = answer.policy.as_ref().map_or(Ok(false), |policy| self.keep_policy(policy));
         // First the slots, so that whoever hears of a change finds its slot marked.
         for tenant in &answer.tenants {
-            invalidate(&format!("weir/1/slot/{tenant}"), now_ns);
+            invalidate(&slot_key(tenant), now_ns);
         }
         host::update(CHANGES_KEY, |bytes| {
             let mut changes: Changes =
@@ -332,10 +333,7 @@ impl Worker {
     fn forget_verdicts(&mut self, index: Index, now_ns: u64) {
         self.put_back(index);
         if let Some(tenant) = self.tenants.get_mut(index) {
-            tenant.refusal = None;
-            tenant.suspended_until_ns = 0;
-            tenant.plan = None;
-            tenant.changed_ns = now_ns;
+            tenant.note_change(now_ns);
         }
     }
 

@@ -12,13 +12,14 @@ use weir_domain::{
 pub struct Slot {
     /// Names the lease; empty without one.
     pub stamp: String,
+    /// The same among the leases that this slot has held; 0 without one. No number comes again, though
+    /// the slot may be emptied: it follows the clock.
+    pub lease: u64,
     pub end_ns: u64,
     /// How long the lease was to last when it was asked for: it may be idle for a part of that.
     pub ttl_ns: u64,
     /// When the newest answer was decided, by the control plane's clock.
     pub now_ms: i64,
-    /// What to add to the monotonic clock to get the control plane's, in ns.
-    pub clock_offset_ns: i64,
     /// Not drawn by any worker.
     pub free: Amount,
     /// Admitted by this gateway's workers and not yet said to the control plane.
@@ -39,7 +40,7 @@ pub struct Slot {
     pub caller: u64,
     pub caller_until_ns: u64,
     pub refusal: Option<Refusal>,
-    /// The limits when the newest answer came, at `limits_ns`.
+    /// The limits when the newest answer came, at `limits_ns`; kept where somebody may be told of them.
     pub limits: Vec<LimitStatus>,
     pub limits_ns: u64,
     /// In workers' slices, or spent by them and not noted here yet.
@@ -82,7 +83,7 @@ impl Refusal {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Drawn {
     pub slice: Amount,
-    pub stamp: String,
+    pub lease: u64,
     pub end_ns: u64,
     pub ttl_ns: u64,
     pub clock_offset_ns: i64,
@@ -116,6 +117,11 @@ impl Slot {
         !self.stamp.is_empty() && now_ns < self.end_ns
     }
 
+    /// What to add to the monotonic clock to get the control plane's, in ns, as the newest answer has it.
+    pub fn clock_offset_ns(&self) -> i64 {
+        clock_offset_ns(self.now_ms, self.end_ns.saturating_sub(self.ttl_ns))
+    }
+
     /// Draws a slice that covers `cost`: a quarter of what is free, down to the cost itself as the
     /// slot empties.
     pub fn draw(&mut self, cost: Amount, now_ns: u64) -> Option<Drawn> {
@@ -132,10 +138,10 @@ impl Slot {
         let low = self.is_low(now_ns) && now_ns >= self.caller_until_ns;
         Some(Drawn {
             slice,
-            stamp: self.stamp.clone(),
+            lease: self.lease,
             end_ns: self.end_ns,
             ttl_ns: self.ttl_ns,
-            clock_offset_ns: self.clock_offset_ns,
+            clock_offset_ns: self.clock_offset_ns(),
             low,
         })
     }
@@ -148,10 +154,10 @@ impl Slot {
         low && self.refusal.is_none_or(|refusal| now_ns >= refusal.until_ns)
     }
 
-    /// Takes back `rest` of a slice that was drawn under `stamp`, and notes `spent`. Both are void
-    /// when the slot is of another lease by now.
-    pub fn put_back(&mut self, stamp: &str, rest: Amount, spent: Amount) {
-        if self.stamp == stamp {
+    /// Takes back `rest` of a slice that was drawn under `lease`, and notes `spent`. Both are void
+    /// when the slot has another lease by now.
+    pub fn put_back(&mut self, lease: u64, rest: Amount, spent: Amount) {
+        if self.lease == lease {
             self.free = self.free.saturating_add(rest);
             self.used = self.used.saturating_add(spent);
             self.outstanding = self.outstanding.saturating_sub(rest).saturating_sub(spent);
@@ -255,6 +261,7 @@ impl Slot {
     pub fn apply(&mut self, answer: &LeaseAnswer, call: &Called, now_ns: u64) {
         let Called { caller, need, generation, sent_ns, .. } = *call;
         if self.caller == caller {
+            self.caller = 0;
             self.caller_until_ns = 0;
         }
         self.failing_ns = 0;
@@ -264,6 +271,7 @@ impl Slot {
         }
         if answer.stamp != self.stamp {
             self.stamp.clone_from(&answer.stamp);
+            self.lease = now_ns.max(self.lease + 1);
             self.generation = self.generation.max(generation);
             self.free = Amount::ZERO;
             self.spent = Amount::ZERO;
@@ -274,16 +282,18 @@ impl Slot {
         self.now_ms = answer.now_ms;
         self.ttl_ns = answer.ttl_ms.saturating_mul(1_000_000);
         self.end_ns = sent_ns.saturating_add(self.ttl_ns);
-        self.clock_offset_ns = clock_offset_ns(answer.now_ms, sent_ns);
         self.free = self.free.saturating_add(answer.granted);
-        self.limits.clone_from(&answer.limits);
-        self.limits_ns = now_ns;
         self.saying = Amount::ZERO;
         if self.owed.is_zero() {
             self.outage_ns = 0;
             self.graced = Quantity::ZERO;
         }
         self.note_refusal(answer, need, now_ns);
+        self.limits_ns = now_ns;
+        self.limits.clear();
+        if call.tells_limits || self.refusal.is_some() {
+            self.limits.clone_from(&answer.limits);
+        }
     }
 
     fn note_refusal(&mut self, answer: &LeaseAnswer, need: Amount, now_ns: u64) {
@@ -331,8 +341,12 @@ pub fn idle_lease_ns(ttl_ns: u64) -> u64 {
 /// What a lease lasts for at most whose tenant has no plenty.
 const LONG_TTL_NS: u64 = MAX_TTL_MS * 1_000_000;
 
-/// The same for a slice of it, which goes back to its slot.
+/// The same for a slice of it, which goes back to its slot: soon, but for that of a long lease, which its
+/// siblings don't miss either. To draw one and to put it back costs more than a request does.
 pub fn idle_slice_ns(ttl_ns: u64) -> u64 {
+    if ttl_ns > LONG_TTL_NS {
+        return idle_lease_ns(ttl_ns);
+    }
     (ttl_ns / 20).max(LEASE_SPAN_NS / 10)
 }
 
@@ -352,6 +366,8 @@ pub struct Called {
     pub sent_ns: u64,
     /// Whether the policy reads which plan the tenant is on.
     pub reads_plan: bool,
+    /// Whether those who are admitted are told of their limits too.
+    pub tells_limits: bool,
 }
 
 /// What a call for a lease starts from.

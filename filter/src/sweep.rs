@@ -14,8 +14,9 @@ use crate::{
 
 /// A lease that is used is renewed when it ends within this time.
 const RENEW_NS: u64 = 700_000_000;
-/// What is to be looked at soon is looked at by the next sweep.
-const SOON_NS: u64 = IDLE_TICK.as_nanos() as u64;
+/// Sweeps are this far apart, and counted by it on the monotonic clock: what is to be looked at soon is
+/// looked at by the next one.
+const SWEEP_NS: u64 = IDLE_TICK.as_nanos() as u64;
 /// The most tenants that one sweep looks after: requests must not wait for it.
 const MAX_PER_SWEEP: usize = 500;
 
@@ -55,15 +56,16 @@ impl Worker {
         }
         let hurries = self.hurries(now_ns);
         let mut due = Vec::new();
-        while let Some(Reverse((due_ns, _))) = self.watched.peek()
-            && (hurries || *due_ns <= now_ns)
+        while let Some(Reverse((sweep, _))) = self.watched.peek()
+            && (hurries || u64::from(*sweep) <= now_ns / SWEEP_NS)
             && due.len() < MAX_PER_SWEEP
         {
             due.extend(self.watched.pop());
         }
         for Reverse((_, index)) in due {
             if let Some(next_ns) = self.look_after(index, now_ns) {
-                self.watched.push(Reverse((next_ns.max(now_ns + SOON_NS), index)));
+                let sweep = next_ns.max(now_ns + SWEEP_NS).div_ceil(SWEEP_NS);
+                self.watched.push(Reverse((u32::try_from(sweep).unwrap_or(u32::MAX), index)));
             } else if let Some(tenant) = self.tenants.get_mut(index) {
                 tenant.watched = false;
             }
@@ -148,7 +150,7 @@ impl Worker {
             return;
         };
         let slot = host::read(&tenant.slot_key()).map(|bytes| Slot::decode(Some(&bytes)));
-        let Some(slot) = slot.filter(|slot| slot.stamp == tenant.stamp) else {
+        let Some(slot) = slot.filter(|slot| slot.lease == tenant.lease) else {
             return;
         };
         tenant.extend(&slot);
@@ -165,20 +167,28 @@ impl Worker {
         else {
             return;
         };
-        let stamp = tenant.stamp.clone();
+        let lease = tenant.lease;
         let surrendered = tenant.surrender();
         host::update(&tenant.slot_key(), |bytes| {
             if bytes.is_none() {
                 return (None, ());
             }
             let mut slot = Slot::decode(bytes);
-            slot.put_back(&stamp, surrendered.rest, surrendered.spent);
+            slot.put_back(lease, surrendered.rest, surrendered.spent);
             (slot.encode(), ())
         });
     }
 
     /// Has a tenant's usage be sent, and what it holds be looked after.
+    #[inline]
     pub fn list(&mut self, index: Index) {
+        if self.tenants.get_mut(index).is_none_or(|tenant| !(tenant.counts && tenant.watched)) {
+            self.list_anew(index);
+        }
+    }
+
+    #[inline(never)]
+    fn list_anew(&mut self, index: Index) {
         let Some(tenant) = self.tenants.get_mut(index) else {
             return;
         };

@@ -42,6 +42,7 @@ pub enum Known {
 impl Tenants {
     /// The tenant of `credential`; one that was never seen gets an entry, to be confirmed or removed
     /// by the control plane's answer.
+    #[inline]
     pub fn find(&mut self, credential: &[u8], now_ns: u64) -> Known {
         match self.index_by(credential) {
             Some(index) => Known::Tenant(index),
@@ -54,11 +55,13 @@ impl Tenants {
         self.index_by(credential)
     }
 
+    #[inline]
     fn index_by(&self, credential: &[u8]) -> Option<Index> {
         let is_it = |index: &Index| is_of(&self.entries, *index, credential);
         self.by_credential.find(self.hasher.hash_one(credential), is_it).copied()
     }
 
+    #[inline(never)]
     fn look_up(&mut self, credential: &[u8], now_ns: u64) -> Known {
         match self.strangers.get(credential) {
             Some(until_ns) if now_ns < *until_ns => return Known::Stranger,
@@ -103,6 +106,7 @@ impl Tenants {
         index
     }
 
+    #[inline]
     pub fn get_mut(&mut self, index: Index) -> Option<&mut Tenant> {
         self.entries.get_mut(index)?.as_deref_mut()
     }
@@ -165,6 +169,7 @@ impl Tenants {
     }
 }
 
+#[inline]
 fn is_of(entries: &[Option<Box<Tenant>>], index: Index, credential: &[u8]) -> bool {
     let tenant = entries.get(index).and_then(Option::as_ref);
     tenant.is_some_and(|tenant| tenant.id.as_str().as_bytes() == credential)

@@ -49,7 +49,7 @@ impl Worker {
                 return;
             };
             if let Some(tenant) = self.tenants.get_mut(index) {
-                tenant.pop_waiter();
+                tenant.waiters.pop();
             }
             self.waiting_requests = self.waiting_requests.saturating_sub(1);
             match verdict {
@@ -111,8 +111,8 @@ impl Worker {
 
     /// Refuses all who wait for a tenant.
     pub fn refuse_waiters(&mut self, index: Index, refused: &Refused) {
-        let waiters = self.tenants.get_mut(index).map(|tenant| std::mem::take(&mut tenant.waiters));
-        for waiter in waiters.unwrap_or_default().into_iter().filter(|waiter| !waiter.gone) {
+        let waiters = self.tenants.get_mut(index).map(|tenant| tenant.waiters.take());
+        for waiter in waiters.into_iter().flatten() {
             self.waiting_requests = self.waiting_requests.saturating_sub(1);
             self.refuse(waiter.context, refused);
         }
@@ -135,12 +135,20 @@ impl Worker {
     }
 
     /// The request `context` is gone: nobody waits for it, and it gets no answer.
+    #[inline]
     pub fn forget_request(&mut self, context: u32) {
+        if !(self.answers.is_empty() && self.model_calls.is_empty() && self.paused.is_empty()) {
+            self.forget_noted_request(context);
+        }
+    }
+
+    #[inline(never)]
+    fn forget_noted_request(&mut self, context: u32) {
         self.answers.remove(&context);
         self.settle_call(context);
         if let Some(index) = self.paused.remove(&context)
             && let Some(tenant) = self.tenants.get_mut(index)
-            && tenant.forget_waiter(context)
+            && tenant.waiters.forget(context)
         {
             self.waiting_requests = self.waiting_requests.saturating_sub(1);
         }

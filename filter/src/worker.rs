@@ -50,8 +50,8 @@ pub struct Worker {
     pub to_ask: Vec<Index>,
     /// Tenants that count usage.
     pub counting: Vec<Index>,
-    /// Tenants that hold a slice or a lease, and when to look after them; the soonest first.
-    pub watched: BinaryHeap<Reverse<(u64, Index)>>,
+    /// Tenants that hold a slice or a lease, and which sweep looks after them; the soonest first.
+    pub watched: BinaryHeap<Reverse<(u32, Index)>>,
     /// Tenants with waiting requests.
     pub waiting: Vec<Index>,
     pub waiting_requests: usize,
@@ -149,6 +149,7 @@ impl Worker {
     }
 
     /// Decides over the request `context` of the tenant with `credential`.
+    #[inline]
     pub fn decide(&mut self, context: u32, credential: &[u8]) -> Decision {
         let now_ns = host::now_ns();
         let index = match self.tenants.find(credential, now_ns) {
@@ -177,6 +178,7 @@ impl Worker {
     }
 
     /// The slice did not do.
+    #[inline(never)]
     fn decide_slowly(&mut self, context: u32, index: Index, rate: Rate, now_ns: u64) -> Decision {
         if let Some(refused) = self.refused_at_once(index, now_ns) {
             return Decision::Refuse(refused);
@@ -196,6 +198,7 @@ impl Worker {
     }
 
     /// What the request costs is not known yet.
+    #[inline(never)]
     fn decide_unrated(&mut self, context: u32, index: Index, now_ns: u64) -> Decision {
         if let Some(refused) = self.refused_at_once(index, now_ns) {
             return Decision::Refuse(refused);
@@ -214,7 +217,7 @@ impl Worker {
         }
         match self.tenants.get_mut(index) {
             None => Some(Refused::UnknownTenant),
-            Some(tenant) => (now_ns < tenant.suspended_until_ns).then_some(Refused::Suspended),
+            Some(tenant) => tenant.is_suspended(now_ns).then_some(Refused::Suspended),
         }
     }
 
@@ -226,7 +229,7 @@ impl Worker {
         let deadline_ns = now_ns + self.config.max_wait_ms * 1_000_000;
         let asks = rate.is_some() || self.must_ask_to_rate(index, now_ns);
         if let Some(tenant) = self.tenants.get_mut(index) {
-            tenant.push_waiter(Waiter { context, rate, deadline_ns, gone: false });
+            tenant.waiters.push(Waiter { context, rate, deadline_ns, gone: false });
             self.waiting_requests += 1;
         }
         self.list_waiting(index);
@@ -244,27 +247,32 @@ impl Worker {
 
     /// Counts an admission in the stats, or keeps what was taken as a reservation, and has the tenant
     /// looked after.
+    #[inline]
     pub fn note_admission(&mut self, context: u32, index: Index, rate: &Rate, is_leased: bool) {
         self.stats.count(Counter::Admitted);
-        if !self.reserve(context, index, rate, is_leased) {
+        let is_call = !self.model_calls.is_empty() && self.reserve(context, index, rate, is_leased);
+        if !is_call {
             self.stats.add(Counter::AdmittedTokens, rate.cost.tokens.get());
         }
         self.list(index);
     }
 
     /// What an admission under a lease comes to.
+    #[inline]
     pub fn admitted(&mut self, context: u32, index: Index, rate: &Rate, now_ns: u64) -> Decision {
         self.note_admission(context, index, rate, true);
         if self.config.rate_limit_fields == RateLimitFields::Refused {
             return Decision::Admit(None);
         }
-        let Some(tenant) = self.tenants.get_mut(index) else {
+        self.tell_limits(index, now_ns)
+    }
+
+    #[inline(never)]
+    fn tell_limits(&mut self, index: Index, now_ns: u64) -> Decision {
+        let limits = self.tenants.get_mut(index).and_then(|tenant| tenant.limits(now_ns));
+        let Some(limits) = limits else {
             return Decision::Admit(None);
         };
-        let Some(limits) = &tenant.limits else {
-            return Decision::Admit(None);
-        };
-        let limits = limits.at(now_ns, tenant.spent_since_limits());
         Decision::Admit(Some(AnswerFields::RateLimit {
             policy: rate_limit_fields::policy_value(&limits),
             remaining: rate_limit_fields::remaining_value(&limits),

@@ -46,8 +46,8 @@ pub struct Reservation {
     pub index: Index,
     pub tenant: TenantId,
     pub amount: Amount,
-    /// The lease that it was taken from; empty where there was none.
-    pub stamp: String,
+    /// The lease that it was taken from; 0 where there was none.
+    pub lease: u64,
     /// When the call was admitted, by the control plane's clock.
     pub minute: i64,
     /// Of the policy that rated it.

@@ -125,7 +125,7 @@ impl Worker {
             index,
             tenant: tenant.id.clone(),
             amount,
-            stamp: if is_leased { tenant.stamp.clone() } else { String::new() },
+            lease: if is_leased { tenant.lease } else { 0 },
             minute,
             policy_version: rate.policy_version,
         });

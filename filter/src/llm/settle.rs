@@ -86,8 +86,8 @@ impl Worker {
             return;
         };
         let Settled { void, owes } =
-            tenant.settle(reservation.amount, &reservation.stamp, amount, now_ns);
-        let unleased = reservation.stamp.is_empty();
+            tenant.settle(reservation.amount, reservation.lease, amount, now_ns);
+        let unleased = reservation.lease == 0;
         if !owes.is_zero() || (unleased && !void.is_zero()) {
             host::update(&tenant.slot_key(), |bytes| {
                 if bytes.is_none() {

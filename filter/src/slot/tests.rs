@@ -22,7 +22,7 @@ fn answer(stamp: &str, granted: Amount, ttl_ms: u64, now_ms: i64) -> LeaseAnswer
 }
 
 fn called(need: Amount, sent_ns: u64) -> Called {
-    Called { caller: 7, need, generation: 0, sent_ns, reads_plan: true }
+    Called { caller: 7, need, generation: 0, sent_ns, reads_plan: true, tells_limits: false }
 }
 
 fn leased(granted: Amount) -> Slot {
@@ -79,10 +79,11 @@ fn a_new_stamp_replaces_what_is_held_and_the_same_one_adds() {
     let mut slot = leased(amount(10, 10));
     slot.apply(&answer("s1", amount(5, 5), 2_000, 1_001), &called(amount(1, 1), 0), 0);
     assert_eq!(slot.free, amount(15, 15));
-    slot.put_back("s1", amount(0, 0), amount(3, 3));
+    let first = slot.lease;
+    slot.put_back(first, amount(0, 0), amount(3, 3));
     slot.apply(&answer("s2", amount(7, 7), 2_000, 1_002), &called(amount(1, 1), 0), 0);
     assert_eq!((slot.free, slot.spent), (amount(7, 7), Amount::ZERO));
-    slot.put_back("s1", amount(2, 2), amount(1, 1));
+    slot.put_back(first, amount(2, 2), amount(1, 1));
     assert_eq!((slot.free, slot.spent), (amount(7, 7), Amount::ZERO), "old slices are void");
     slot.apply(&answer("s1", amount(9, 9), 2_000, 1_001), &called(amount(1, 1), 0), 0);
     assert_eq!(slot.stamp, "s2", "an overtaken answer is ignored");
@@ -133,7 +134,7 @@ fn what_was_only_drawn_is_no_demand() {
         let drawn = slot.draw(amount(1, 1), now_ns).unwrap();
         now_ns += 2_000_000;
         slot.start_call(7, Amount::ZERO, 0, now_ns).unwrap();
-        slot.put_back("s1", drawn.slice.saturating_sub(amount(1, 1)), amount(1, 1));
+        slot.put_back(slot.lease, drawn.slice.saturating_sub(amount(1, 1)), amount(1, 1));
         let call = called(Amount::ZERO, now_ns);
         slot.apply(&answer("s1", amount(1, 1), 2_000, 1_001), &call, now_ns);
     }
@@ -189,7 +190,7 @@ fn a_refusal_holds_for_what_costs_as_much() {
 fn a_lease_of_an_older_generation_is_given_up_for_a_fresh_one() {
     let mut slot = leased(amount(10, 10));
     let drawn = slot.draw(amount(1, 1), 10).unwrap();
-    slot.put_back("s1", Amount::ZERO, amount(1, 1));
+    slot.put_back(slot.lease, Amount::ZERO, amount(1, 1));
     let basis = slot.start_call(7, amount(1, 1), 1, 10).unwrap();
     assert!(basis.fresh);
     assert_eq!((basis.refund, basis.spent), (amount(8, 8), amount(1, 1)));
@@ -244,4 +245,73 @@ fn a_slot_knows_the_plan_since_the_last_change() {
     assert_eq!(slot.plan.as_deref(), Some("free"));
     slot.apply(&told, &Called { reads_plan: false, ..called(Amount::ZERO, 12) }, 20);
     assert_eq!(slot.plan, None, "nobody asks");
+}
+
+/// Among very many tenants a slot must be small; Envoy keeps one for each, and a key.
+#[test]
+fn a_slot_in_steady_use_is_small() {
+    let mut slot = Slot::default();
+    let now_ns = 4_000_000_000_000_000;
+    let mut answer = answer("0123456789ab.17", amount(320, 32), 120_000, 1_800_000_000_000);
+    answer.limits = vec![LimitStatus {
+        name: "monthly-tokens".parse().unwrap(),
+        unit: weir_domain::limit::Unit::Tokens,
+        capacity: Quantity::from(1_000_000),
+        remaining: Quantity::from(900_000),
+        window_s: 2_592_000,
+        reset_s: 86_400,
+        violated: false,
+    }];
+    let called = Called { caller: u64::MAX, reads_plan: false, ..called(amount(10, 1), now_ns) };
+    slot.start_call(u64::MAX, amount(10, 1), 0, now_ns).unwrap();
+    slot.apply(&answer, &called, now_ns);
+    let drawn = slot.draw(amount(10, 1), now_ns).unwrap();
+    slot.put_back(drawn.lease, drawn.slice.saturating_sub(amount(10, 1)), amount(10, 1));
+    let size = slot.encode().unwrap().len();
+    assert!(size <= 95, "{size} bytes");
+}
+
+#[test]
+fn limits_are_kept_where_somebody_may_be_told_of_them() {
+    let limits = vec![LimitStatus {
+        name: "daily".parse().unwrap(),
+        unit: weir_domain::limit::Unit::Tokens,
+        capacity: Quantity::from(100),
+        remaining: Quantity::from(99),
+        window_s: 86_400,
+        reset_s: 3_600,
+        violated: true,
+    }];
+    let kept = |granted, tells_limits| {
+        let mut slot = Slot::default();
+        let answer = LeaseAnswer { limits: limits.clone(), ..answer("s1", granted, 2_000, 1_000) };
+        slot.apply(&answer, &Called { tells_limits, ..called(amount(1, 1), 0) }, 0);
+        !slot.limits.is_empty()
+    };
+    assert!(!kept(amount(1, 1), false));
+    assert!(kept(amount(1, 1), true), "who is admitted");
+    assert!(kept(Amount::ZERO, false), "who is refused");
+}
+
+/// A worker that still holds a slice of the first lease must not put it into the second one.
+#[test]
+fn no_number_of_a_lease_comes_again() {
+    let lease = |slot: &mut Slot, stamp, now_ns| {
+        slot.apply(
+            &answer(stamp, amount(8, 8), 2_000, 1_000),
+            &called(amount(1, 1), now_ns),
+            now_ns,
+        );
+        slot.lease
+    };
+    let mut slot = Slot::default();
+    let first = lease(&mut slot, "s1", 5);
+    assert_eq!(lease(&mut slot, "s1", 6), first, "it was renewed");
+    let second = lease(&mut slot, "s2", 6);
+    assert!(second > first);
+    let mut anew = Slot::default();
+    assert!(lease(&mut anew, "s1", 7) > second, "the slot was emptied");
+    let free = anew.free;
+    anew.put_back(first, amount(3, 3), amount(1, 1));
+    assert_eq!((anew.free, anew.spent), (free, Amount::ZERO));
 }

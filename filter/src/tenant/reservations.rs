@@ -22,22 +22,16 @@ impl Tenant {
             self.spent = self.spent.saturating_sub(amount);
         }
         self.open_calls = self.open_calls.saturating_add(1);
-        self.minute
+        self.minute.into()
     }
 
-    /// Settles a reservation of `reserved` under the lease `stamp` by what was taken in fact. The rest
+    /// Settles a reservation of `reserved` under `lease`, 0 without one, by what was taken in fact. The rest
     /// goes back to the slice if that is of the same lease; a lease that has ended takes nothing back.
-    pub fn settle(
-        &mut self,
-        reserved: Amount,
-        stamp: &str,
-        actual: Amount,
-        now_ns: u64,
-    ) -> Settled {
+    pub fn settle(&mut self, reserved: Amount, lease: u64, actual: Amount, now_ns: u64) -> Settled {
         self.open_calls = self.open_calls.saturating_sub(1);
         let covered = actual.min(reserved);
         let (rest, excess) = (reserved.saturating_sub(covered), actual.saturating_sub(covered));
-        if stamp.is_empty() || self.stamp != stamp || now_ns >= self.end_ns {
+        if lease == 0 || self.lease != lease || now_ns >= self.end_ns {
             return Settled { void: rest, owes: excess };
         }
         let there = self.slice.saturating_add(rest);

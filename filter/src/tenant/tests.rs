@@ -1,5 +1,7 @@
+use weir_domain::{protocol::LimitStatus, quantity::Quantity};
+
 use super::*;
-use weir_domain::quantity::Quantity;
+use crate::{refusal::Refused, slot::Refusal};
 
 const ONE: Amount = Amount::request(Quantity::ONE);
 const RATE: Rate = Rate::plain(ONE);
@@ -8,7 +10,7 @@ fn slice(tokens: u32, end_ns: u64, clock_offset_ns: i64) -> Drawn {
     let tokens = Quantity::from(tokens);
     Drawn {
         slice: Amount { tokens, requests: tokens },
-        stamp: "s1".to_owned(),
+        lease: 1,
         end_ns,
         ttl_ns: 0,
         clock_offset_ns,
@@ -58,7 +60,7 @@ fn what_is_reserved_is_neither_counted_nor_spent_nor_there() {
 #[test]
 fn a_settled_call_gives_the_rest_back_while_its_lease_lives() {
     let (mut tenant, mut usage) = reserved();
-    let settled = tenant.settle(tokens(60), "s1", tokens(10), 5);
+    let settled = tenant.settle(tokens(60), 1, tokens(10), 5);
     assert_eq!(settled, Settled { void: Amount::ZERO, owes: Amount::ZERO });
     assert!(
         tenant.take(&Rate::plain(tokens(90)), 6, &mut usage)
@@ -66,11 +68,11 @@ fn a_settled_call_gives_the_rest_back_while_its_lease_lives() {
     );
 
     let (mut late, mut usage) = reserved();
-    let settled = late.settle(tokens(60), "s1", tokens(10), 1_000);
+    let settled = late.settle(tokens(60), 1, tokens(10), 1_000);
     assert_eq!((settled.void.tokens.get(), settled.owes), (50, Amount::ZERO));
     let (mut other, _) = reserved();
-    other.hold(Drawn { stamp: "s2".to_owned(), ..slice(5, 1_000, 0) });
-    let settled = other.settle(tokens(60), "s1", tokens(10), 5);
+    other.hold(Drawn { lease: 2, ..slice(5, 1_000, 0) });
+    let settled = other.settle(tokens(60), 1, tokens(10), 5);
     assert_eq!((settled.void.tokens.get(), settled.owes), (50, Amount::ZERO));
     assert!(
         !other.take(&Rate::plain(tokens(6)), 6, &mut usage),
@@ -81,7 +83,7 @@ fn a_settled_call_gives_the_rest_back_while_its_lease_lives() {
 #[test]
 fn a_call_that_takes_more_pays_from_the_slice_and_owes_the_rest() {
     let (mut tenant, mut usage) = reserved();
-    let settled = tenant.settle(tokens(60), "s1", tokens(90), 5);
+    let settled = tenant.settle(tokens(60), 1, tokens(90), 5);
     assert_eq!(settled.owes, Amount::ZERO);
     assert!(
         tenant.take(&Rate::plain(tokens(10)), 6, &mut usage)
@@ -89,35 +91,8 @@ fn a_call_that_takes_more_pays_from_the_slice_and_owes_the_rest() {
     );
 
     let (mut tenant, _) = reserved();
-    let settled = tenant.settle(tokens(60), "s1", tokens(130), 5);
+    let settled = tenant.settle(tokens(60), 1, tokens(130), 5);
     assert_eq!((settled.owes.tokens.get(), settled.owes.requests.get()), (30, 0));
-}
-
-#[test]
-fn who_left_is_not_waited_for() {
-    let mut tenant = Tenant::new(TenantId::new("acme").unwrap());
-    for context in [7, 9, 12, 1, 2] {
-        tenant.push_waiter(Waiter { context, rate: Some(RATE), deadline_ns: 0, gone: false });
-    }
-    assert!(!tenant.forget_waiter(8));
-    assert!(tenant.forget_waiter(9) && !tenant.forget_waiter(9));
-    assert_eq!((tenant.waiting_cost().tokens.get(), tenant.waiters.len()), (4, 5));
-    assert!(tenant.forget_waiter(7), "and with it the one behind it");
-    assert_eq!(tenant.waiters.front().unwrap().context, 12);
-    assert!(tenant.forget_waiter(1), "after the contexts began anew");
-    assert!(tenant.forget_waiter(12) && tenant.forget_waiter(2));
-    assert!(tenant.waiters.is_empty());
-}
-
-#[test]
-fn waiters_are_found_in_whatever_order_they_came() {
-    let mut tenant = Tenant::new(TenantId::new("acme").unwrap());
-    for context in [9, 7, 12] {
-        tenant.push_waiter(Waiter { context, rate: Some(RATE), deadline_ns: 0, gone: false });
-    }
-    assert!(tenant.forget_waiter(7) && tenant.forget_waiter(9));
-    tenant.pop_waiter();
-    assert!(tenant.waiters.is_empty());
 }
 
 #[test]
@@ -145,7 +120,9 @@ fn a_renewed_slice_is_never_counted_past_the_end_of_its_period() {
     let offset_ns = 101 * NS_PER_MINUTE - 2_000 * MS;
     tenant.hold(slice(10, 1_200_000_000, offset_ns + 800 * MS));
     assert!(tenant.take(&RATE, 0, &mut usage));
-    let renewed = Slot { end_ns: 2_000_000_000, clock_offset_ns: offset_ns, ..Slot::default() };
+    let now_ms = offset_ns / MS;
+    let renewed = Slot { end_ns: 2_000_000_000, ttl_ns: 2_000_000_000, now_ms, ..Slot::default() };
+    assert_eq!(renewed.clock_offset_ns(), offset_ns);
     tenant.extend(&renewed);
     assert!(tenant.take(&RATE, 1_900_000_000, &mut usage));
     tenant.close_minute(&mut usage);
@@ -215,7 +192,7 @@ fn what_can_never_pass_is_told_so() {
         reset_s: 60,
         violated: true,
     };
-    tenant.limits = Some(Rc::new(Limits { list: vec![limit], at_ns: 0 }));
+    tenant.see_limits(&Slot { limits: vec![limit], ..Slot::default() });
     let refusal = Refusal { need: ONE, until_ns: 1_000, retry_ns: Some(60_000_000_000) };
     let mut is_for_ever = |cost| match tenant.refuse(refusal, tokens(cost), 0) {
         Refused::Limit(told) => told.is_for_ever(),

@@ -28,17 +28,17 @@ impl Worker {
         if tenant.take(rate, now_ns, &mut self.usage) {
             return Draw::Took;
         }
-        if let Some(refusal) = tenant.refusal.filter(|refusal| refusal.refuses(cost, now_ns)) {
+        if let Some(refusal) = tenant.refusal(cost, now_ns) {
             return Draw::Refused(tenant.refuse(refusal, cost, now_ns));
         }
-        let stamp = tenant.stamp.clone();
+        let lease = tenant.lease;
         let surrendered = tenant.surrender();
         let drawn = host::update(&tenant.slot_key(), |bytes| {
             if bytes.is_none() {
                 return (None, None);
             }
             let mut slot = Slot::decode(bytes);
-            slot.put_back(&stamp, surrendered.rest, surrendered.spent);
+            slot.put_back(lease, surrendered.rest, surrendered.spent);
             let drawn = slot.draw(cost, now_ns);
             let changed = drawn.is_some() || surrendered.is_something();
             (changed.then(|| slot.encode()).flatten(), Some((drawn, slot)))
@@ -50,7 +50,7 @@ impl Worker {
             Some(drawn) => self.hold(index, drawn, &slot, rate, now_ns),
             None => match slot.refusal.filter(|refusal| refusal.refuses(cost, now_ns)) {
                 Some(refusal) => {
-                    tenant.refusal = Some(refusal);
+                    tenant.note_refusal(refusal);
                     tenant.see_limits(&slot);
                     Draw::Refused(tenant.refuse(refusal, cost, now_ns))
                 }
@@ -66,13 +66,12 @@ impl Worker {
         let Some(tenant) = self.tenants.get_mut(index) else {
             return Draw::Empty;
         };
-        tenant.refusal = None;
         tenant.see_plan(slot);
         tenant.hold(drawn);
         if self.config.rate_limit_fields == RateLimitFields::Always {
             tenant.see_limits(slot);
         } else {
-            tenant.limits = None;
+            tenant.forget_limits();
         }
         if tenant.take(rate, now_ns, &mut self.usage) { Draw::Took } else { Draw::Empty }
     }

@@ -8,7 +8,8 @@ use walrus::{ExportId, Module, passes};
 
 /// Callbacks of `filter/src/exports.rs`, which take the place of the SDK's: `weir_on_done` becomes
 /// `proxy_on_done`.
-const OWN: [&str; 4] = [
+const OWN: [&str; 5] = [
+    "weir_on_memory_allocate",
     "weir_on_context_create",
     "weir_on_request_headers",
     "weir_on_response_headers",
@@ -23,13 +24,8 @@ const PREFIX: &str = "weir_";
 const ABI: &str = "proxy_";
 
 /// Callbacks of the SDK that stay, all of them for root contexts.
-const KEPT: [&str; 5] = [
-    "proxy_on_memory_allocate",
-    "proxy_on_vm_start",
-    "proxy_on_configure",
-    "proxy_on_tick",
-    "proxy_on_http_call_response",
-];
+const KEPT: [&str; 4] =
+    ["proxy_on_vm_start", "proxy_on_configure", "proxy_on_tick", "proxy_on_http_call_response"];
 
 pub(super) fn trim(linked: &Path, trimmed: &Path, reads_bodies: bool) -> Result<()> {
     let mut module = Module::from_file(linked)
