@@ -33,6 +33,13 @@ pub struct LeaseCalls {
     retries: Vec<Index>,
 }
 
+impl LeaseCalls {
+    /// Whether none is to be repeated.
+    pub fn is_idle(&self) -> bool {
+        self.retries.is_empty()
+    }
+}
+
 impl Worker {
     /// Calls for every tenant that was asked for, and repeats what failed.
     pub fn call_for_leases(&mut self, now_ns: u64) {

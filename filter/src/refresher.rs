@@ -128,6 +128,11 @@ impl Refresher {
         self.revision
     }
 
+    /// Whether it need not make a call soon.
+    pub fn is_idle(&self) -> bool {
+        self.polling || !self.is_owner
+    }
+
     /// The same for what to add to the monotonic clock to get the control plane's.
     pub fn clock_offset_ns(&self) -> Option<i64> {
         self.clock_offset_ns

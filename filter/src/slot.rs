@@ -7,7 +7,8 @@ use weir_domain::{
     quantity::{Amount, Quantity},
 };
 
-/// The lease of this gateway for one tenant. Times are ns of the monotonic clock.
+/// The lease of this gateway for one tenant. Times are ns of the monotonic clock; those in steady use are
+/// kept in ms, rounded down, which is shorter.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Slot {
     /// Names the lease; empty without one.
@@ -15,8 +16,10 @@ pub struct Slot {
     /// The same among the leases that this slot has held; 0 without one. No number comes again, though
     /// the slot may be emptied: it follows the clock.
     pub lease: u64,
+    #[serde(with = "in_ms")]
     pub end_ns: u64,
     /// How long the lease was to last when it was asked for: it may be idle for a part of that.
+    #[serde(with = "in_ms")]
     pub ttl_ns: u64,
     /// When the newest answer was decided, by the control plane's clock.
     pub now_ms: i64,
@@ -27,10 +30,12 @@ pub struct Slot {
     /// Noted as spent since `measured_ns`; this is the demand that sizes the next lease. What was only
     /// drawn is none: leases would feed on themselves.
     pub used: Amount,
+    #[serde(with = "in_ms")]
     pub measured_ns: u64,
     /// What the last measurement says this gateway needs in [`LEASE_SPAN_NS`].
     pub demand: Amount,
     /// When a request last drew from it.
+    #[serde(with = "in_ms")]
     pub used_ns: u64,
     /// Nothing may be drawn before the control plane has been asked again: something changed.
     pub must_ask: bool,
@@ -42,6 +47,7 @@ pub struct Slot {
     pub refusal: Option<Refusal>,
     /// The limits when the newest answer came, at `limits_ns`; kept where somebody may be told of them.
     pub limits: Vec<LimitStatus>,
+    #[serde(with = "in_ms")]
     pub limits_ns: u64,
     /// In workers' slices, or spent by them and not noted here yet.
     pub outstanding: Amount,
@@ -61,6 +67,21 @@ pub struct Slot {
     pub generation: u64,
     /// The plan that the tenant is on, empty for none; `None` where it is not known, or nobody asks.
     pub plan: Option<String>,
+}
+
+/// Whole ms in place of ns.
+mod in_ms {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    const NS_PER_MS: u64 = 1_000_000;
+
+    pub fn serialize<S: Serializer>(ns: &u64, serializer: S) -> Result<S::Ok, S::Error> {
+        (ns / NS_PER_MS).serialize(serializer)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+        u64::deserialize(deserializer).map(|ms| ms.saturating_mul(NS_PER_MS))
+    }
 }
 
 /// The control plane said no to `need`; until `until_ns` the gateway says so on its own.

@@ -32,6 +32,11 @@ pub use self::draw::Draw;
 const MAX_WAITING: usize = 10_000;
 /// How often the tick comes when nothing is urgent.
 pub const IDLE_TICK: Duration = Duration::from_millis(50);
+/// How often it comes to a worker that has nothing to do, like the one of Envoy's main thread, which gets
+/// no requests. It still says that it lives.
+const RESTING_TICK: Duration = Duration::from_millis(250);
+/// Who has not looked about for so long does so when a request comes.
+const ASLEEP_NS: u64 = 2 * IDLE_TICK.as_nanos() as u64;
 /// How soon it comes when a call is to be made.
 const URGENT_TICK: Duration = Duration::from_millis(1);
 
@@ -152,6 +157,9 @@ impl Worker {
     #[inline]
     pub fn decide(&mut self, context: u32, credential: &[u8]) -> Decision {
         let now_ns = host::now_ns();
+        if now_ns.saturating_sub(self.swept_ns) >= ASLEEP_NS {
+            self.wake(now_ns);
+        }
         let index = match self.tenants.find(credential, now_ns) {
             Known::Tenant(index) => index,
             Known::Stranger => return Decision::Refuse(Refused::UnknownTenant),
@@ -175,6 +183,17 @@ impl Worker {
             return self.admitted(context, index, &rate, now_ns);
         }
         self.decide_slowly(context, index, rate, now_ns)
+    }
+
+    /// Hears what a worker that ticks as often as others has heard.
+    #[inline(never)]
+    fn wake(&mut self, now_ns: u64) {
+        if !self.gateway.is_empty() {
+            self.swept_ns = now_ns;
+            self.generation = places::generation();
+            self.hear_changes(now_ns);
+            self.set_tick(self.tick.min(IDLE_TICK));
+        }
     }
 
     /// The slice did not do.
@@ -331,10 +350,24 @@ impl Worker {
             waiting_pace(self.waiting.len())
         } else if !self.to_ask.is_empty() {
             URGENT_TICK
+        } else if self.rests() {
+            RESTING_TICK
         } else {
             IDLE_TICK
         };
         self.set_tick(next);
+    }
+
+    /// Whether there is nothing to do before a request comes, or the control plane tells of a change.
+    fn rests(&self) -> bool {
+        self.ending == Ending::Running
+            && self.watched.is_empty()
+            && self.counting.is_empty()
+            && self.is_usage_stored()
+            && self.calls.values().all(|call| matches!(call, Call::Config))
+            && self.lease_calls.is_idle()
+            && self.refresher.is_idle()
+            && self.policy.version().is_some()
     }
 
     /// Joins the gateway: `false` when the shared data is not usable yet.

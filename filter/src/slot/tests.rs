@@ -268,7 +268,7 @@ fn a_slot_in_steady_use_is_small() {
     let drawn = slot.draw(amount(10, 1), now_ns).unwrap();
     slot.put_back(drawn.lease, drawn.slice.saturating_sub(amount(10, 1)), amount(10, 1));
     let size = slot.encode().unwrap().len();
-    assert!(size <= 95, "{size} bytes");
+    assert!(size <= 79, "{size} bytes");
 }
 
 #[test]
