@@ -126,9 +126,10 @@ impl Tenant {
         }
     }
 
-    /// The limits as they stand at `now_ns`, as far as this worker knows.
+    /// The limits as they stand at `now_ns`, as far as this worker knows; `None` where it knows of none.
     pub fn limits(&self, now_ns: u64) -> Option<Vec<LimitStatus>> {
         let notes = self.notes.as_ref()?;
-        Some(notes.limits.as_ref()?.at(now_ns, notes.spent_since_limits))
+        let limits = notes.limits.as_ref().filter(|limits| !limits.list.is_empty())?;
+        Some(limits.at(now_ns, notes.spent_since_limits))
     }
 }

@@ -1,6 +1,6 @@
 //! One gateway and the tenants that use it.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
@@ -71,6 +71,7 @@ pub(super) struct WarmGateway {
     workers: u32,
     started_bytes: u64,
     pub(super) resident_bytes: u64,
+    warm_since: Instant,
 }
 
 impl WarmGateway {
@@ -81,7 +82,8 @@ impl WarmGateway {
         let started_bytes = envoy.resident_bytes()?;
         let each = among.target(envoy, (0..among.tenants).collect());
         each.connect(CLIENTS).await?.send(u64::from(among.tenants).max(20_000)).await?;
-        Ok(Self { index, workers, started_bytes, resident_bytes: envoy.resident_bytes()? })
+        let resident_bytes = envoy.resident_bytes()?;
+        Ok(Self { index, workers, started_bytes, resident_bytes, warm_since: Instant::now() })
     }
 
     /// What it took more since it started, per worker.
@@ -106,10 +108,10 @@ pub(super) struct Row {
     redis: f64,
 }
 
-/// At least so many requests, for at least so long.
+/// At least so many requests, and at least until then.
 pub(super) struct WarmUp {
     pub(super) requests: u64,
-    pub(super) span: Duration,
+    pub(super) until: Instant,
 }
 
 /// For so long leases of tenants that do not come again are still being given back, and a little.
@@ -152,14 +154,13 @@ impl Row {
         (self.among.plan, self.among.tenants) == (among.plan, among.tenants)
     }
 
-    /// What it takes until the leases are those of steady use: each tenant has asked twice, and rarely
-    /// used ones have lost theirs.
+    /// What it takes until the leases are those of steady use: each tenant has asked twice, and those
+    /// who do not come again have lost theirs.
     pub(super) fn warm_up(&self) -> WarmUp {
         let requests = u64::from(self.among.tenants).saturating_mul(2).max(10_000);
-        WarmUp {
-            requests,
-            span: if self.among.tenants > 1_000 { LONGEST_LEASE } else { Duration::ZERO },
-        }
+        let many = self.among.zipf && self.among.tenants > 1_000;
+        let span = if many { LONGEST_LEASE } else { Duration::ZERO };
+        WarmUp { requests, until: self.gateway.warm_since + span }
     }
 
     /// Notes what the last `rounds` turns took beside those of `base`, one by one.
