@@ -9,7 +9,6 @@ use weir_domain::{
 };
 
 use crate::{
-    config::RateLimitFields,
     ending::Ending,
     host,
     http_call::{self, Answer},
@@ -232,6 +231,7 @@ impl Worker {
     }
 
     fn on_lease(&mut self, index: Index, answer: &LeaseAnswer, now_ns: u64) {
+        let tells_limits = self.tells_limits();
         let Some(tenant) = self.tenants.get_mut(index) else {
             return;
         };
@@ -252,12 +252,12 @@ impl Worker {
                     generation: call.generation,
                     sent_ns: call.sent_ns,
                     reads_plan: self.policy.reads_plan(),
-                    tells_limits: self.config.rate_limit_fields == RateLimitFields::Always,
+                    tells_limits,
                 };
                 // What this worker left for others to say when it began to end has been heard.
                 let heard =
                     if self.ending == Ending::Running { Amount::ZERO } else { call.ask.owe };
-                let owes = host::update(&tenant.slot_key(), |bytes| {
+                let slot = host::update(&tenant.slot_key(), |bytes| {
                     let mut slot = Slot::decode(bytes);
                     slot.owed = slot.owed.saturating_sub(heard);
                     slot.apply(answer, &called, now_ns);
@@ -265,12 +265,17 @@ impl Worker {
                     if call.sent_ns < changed_ns {
                         slot.invalidate(changed_ns.max(slot.changed_ns));
                     }
-                    (slot.encode(), !slot.owed.is_zero())
+                    (slot.encode(), slot)
                 });
+                let holds_little = slot.as_ref().is_none_or(Slot::holds_little);
+                tenant.see_lease(holds_little);
                 self.tenants.prove(index);
                 self.list(index);
+                if !holds_little {
+                    self.watch_soon(index, now_ns);
+                }
                 self.serve_waiters(index, now_ns);
-                if owes == Some(true) {
+                if slot.is_some_and(|slot| !slot.owed.is_zero()) {
                     self.ask_for(index);
                 }
             }

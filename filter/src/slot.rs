@@ -45,8 +45,9 @@ pub struct Slot {
     pub caller: u64,
     pub caller_until_ns: u64,
     pub refusal: Option<Refusal>,
-    /// The limits when the newest answer came, at `limits_ns`; kept where somebody may be told of them.
-    pub limits: Vec<LimitStatus>,
+    /// The limits when the newest answer came, at `limits_ns`. They are kept where somebody is told of
+    /// them, and from then on.
+    pub limits: Option<Vec<LimitStatus>>,
     #[serde(with = "in_ms")]
     pub limits_ns: u64,
     /// In workers' slices, or spent by them and not noted here yet.
@@ -108,6 +109,8 @@ pub struct Drawn {
     pub end_ns: u64,
     pub ttl_ns: u64,
     pub clock_offset_ns: i64,
+    /// All that the gateway holds is so little that nobody misses it.
+    pub holds_little: bool,
     /// The slot runs low: somebody should ask for more, and nobody does yet.
     pub low: bool,
 }
@@ -163,8 +166,15 @@ impl Slot {
             end_ns: self.end_ns,
             ttl_ns: self.ttl_ns,
             clock_offset_ns: self.clock_offset_ns(),
+            holds_little: self.holds_little(),
             low,
         })
+    }
+
+    /// Whether the gateway holds no more than what those ask for who come rarely.
+    pub fn holds_little(&self) -> bool {
+        let held = self.free.saturating_add(self.outstanding);
+        held.requests.get() <= 2 * LEAST_REQUESTS
     }
 
     /// Less than half of what the demand needs, unless the control plane just said there is no more.
@@ -311,9 +321,8 @@ impl Slot {
         }
         self.note_refusal(answer, need, now_ns);
         self.limits_ns = now_ns;
-        self.limits.clear();
-        if call.tells_limits || self.refusal.is_some() {
-            self.limits.clone_from(&answer.limits);
+        if call.tells_limits || self.limits.is_some() || self.refusal.is_some() {
+            self.limits = Some(answer.limits.clone());
         }
     }
 
@@ -360,7 +369,7 @@ pub fn idle_lease_ns(ttl_ns: u64) -> u64 {
 }
 
 /// What a lease lasts for at most whose tenant has no plenty.
-const LONG_TTL_NS: u64 = MAX_TTL_MS * 1_000_000;
+pub const LONG_TTL_NS: u64 = MAX_TTL_MS * 1_000_000;
 
 /// The same for a slice of it, which goes back to its slot: soon, but for that of a long lease, which its
 /// siblings don't miss either. To draw one and to put it back costs more than a request does.
@@ -369,6 +378,12 @@ pub fn idle_slice_ns(ttl_ns: u64) -> u64 {
         return idle_lease_ns(ttl_ns);
     }
     (ttl_ns / 20).max(LEASE_SPAN_NS / 10)
+}
+
+/// The length of a lease for these two. One may have grown since it was found to be little of what is
+/// left, and its end is never moved forward.
+pub fn idle_ttl_ns(ttl_ns: u64, holds_little: bool) -> u64 {
+    if holds_little { ttl_ns } else { ttl_ns.min(LONG_TTL_NS) }
 }
 
 /// What to ask for at least when `need` is at hand: nothing when nothing is needed.

@@ -6,7 +6,7 @@ use std::cmp::Reverse;
 use crate::{
     ending::Ending,
     host,
-    slot::{Slot, idle_lease_ns, idle_slice_ns},
+    slot::{LONG_TTL_NS, Slot, idle_lease_ns, idle_slice_ns, idle_ttl_ns},
     stats::Counter,
     tenants::Index,
     worker::{IDLE_TICK, Worker},
@@ -17,6 +17,8 @@ const RENEW_NS: u64 = 700_000_000;
 /// Sweeps are this far apart, and counted by it on the monotonic clock: what is to be looked at soon is
 /// looked at by the next one.
 const SWEEP_NS: u64 = IDLE_TICK.as_nanos() as u64;
+/// Stands for the next one.
+const NEXT_SWEEP: u32 = 1;
 /// The most tenants that one sweep looks after: requests must not wait for it.
 const MAX_PER_SWEEP: usize = 500;
 
@@ -39,7 +41,7 @@ impl Worker {
         for index in self.tenants.indexes() {
             let forgettable = self.tenants.get_mut(index).is_some_and(|tenant| {
                 !tenant.counts
-                    && !tenant.watched
+                    && !tenant.is_watched()
                     && tenant.is_idle()
                     && now_ns.saturating_sub(tenant.used_ns) >= FORGET_NS
             });
@@ -62,13 +64,32 @@ impl Worker {
         {
             due.extend(self.watched.pop());
         }
-        for Reverse((_, index)) in due {
+        for Reverse((sweep, index)) in due {
+            let Some(tenant) = self.tenants.get_mut(index).filter(|tenant| tenant.due == sweep)
+            else {
+                // Somebody looks after it sooner.
+                continue;
+            };
+            tenant.due = 0;
             if let Some(next_ns) = self.look_after(index, now_ns) {
-                let sweep = next_ns.max(now_ns + SWEEP_NS).div_ceil(SWEEP_NS);
-                self.watched.push(Reverse((u32::try_from(sweep).unwrap_or(u32::MAX), index)));
-            } else if let Some(tenant) = self.tenants.get_mut(index) {
-                tenant.watched = false;
+                self.watch(index, sweep_at(next_ns).max(sweep_at(now_ns + 1)));
             }
+        }
+    }
+
+    /// Has the tenant looked after by this sweep, and by no other.
+    fn watch(&mut self, index: Index, sweep: u32) {
+        if let Some(tenant) = self.tenants.get_mut(index) {
+            tenant.due = sweep;
+            self.watched.push(Reverse((sweep, index)));
+        }
+    }
+
+    /// The gateway holds more of the tenant than may be idle for long.
+    pub fn watch_soon(&mut self, index: Index, now_ns: u64) {
+        let soon = sweep_at(now_ns + idle_lease_ns(LONG_TTL_NS));
+        if self.tenants.get_mut(index).is_some_and(|tenant| tenant.due > soon) {
+            self.watch(index, soon);
         }
     }
 
@@ -82,7 +103,7 @@ impl Worker {
     fn look_after(&mut self, index: Index, now_ns: u64) -> Option<u64> {
         let hurries = self.hurries(now_ns);
         let tenant = self.tenants.get_mut(index)?;
-        let ttl_ns = if hurries { 0 } else { tenant.ttl_ns() };
+        let ttl_ns = if hurries { 0 } else { tenant.idle_ttl_ns() };
         let slice_idle_ns = tenant.used_ns.saturating_add(idle_slice_ns(ttl_ns));
         let lease_idle_ns = tenant.used_ns.saturating_add(idle_lease_ns(ttl_ns));
         if now_ns >= slice_idle_ns && tenant.holds_anything() {
@@ -109,7 +130,7 @@ impl Worker {
         let hurries = self.hurries(now_ns);
         let tenant = self.tenants.get_mut(index)?;
         let slot = host::read(&tenant.slot_key()).map(|bytes| Slot::decode(Some(&bytes)));
-        let idle = tenant.is_idle();
+        let (idle, used_ns) = (tenant.is_idle(), tenant.used_ns);
         let has_calls = tenant.has_open_calls();
         let unless_idle = (!idle).then_some(if has_calls { now_ns + RENEW_NS / 2 } else { now_ns });
         if has_calls && tenant.end_ns.saturating_sub(now_ns) < RENEW_NS {
@@ -124,11 +145,13 @@ impl Worker {
         let Some(slot) = slot.filter(|slot| slot.is_live(now_ns)) else {
             return unless_idle;
         };
-        let idle_ns = idle_lease_ns(if hurries { 0 } else { slot.ttl_ns });
+        let ttl_ns = idle_ttl_ns(slot.ttl_ns, slot.holds_little());
+        let idle_ns = idle_lease_ns(if hurries { 0 } else { ttl_ns });
         if now_ns.saturating_sub(slot.used_ns) < idle_ns {
             // The worker that drew last looks after the lease. If all who ever used a tenant kept
             // reading its slot, that would cost more than the requests.
-            return unless_idle;
+            let drew_last = slot.used_ns <= used_ns;
+            return unless_idle.or(drew_last.then_some(slot.used_ns + idle_ns));
         }
         if !(slot.free.is_zero() && slot.spent.is_zero()) {
             if self.calls.len() >= MAX_CALLS_BEFORE_RETURNS {
@@ -146,6 +169,7 @@ impl Worker {
 
     /// Extends the slice where the lease was renewed meanwhile, else has it renewed.
     fn renew(&mut self, index: Index, now_ns: u64) {
+        let tells_limits = self.tells_limits();
         let Some(tenant) = self.tenants.get_mut(index) else {
             return;
         };
@@ -155,6 +179,9 @@ impl Worker {
         };
         tenant.extend(&slot);
         tenant.see_plan(&slot);
+        if tells_limits {
+            tenant.see_limits(&slot);
+        }
         let refused = slot.refusal.is_some_and(|refusal| now_ns < refusal.until_ns);
         if slot.is_live(now_ns) && slot.end_ns.saturating_sub(now_ns) < RENEW_NS && !refused {
             self.ask_for(index);
@@ -182,7 +209,8 @@ impl Worker {
     /// Has a tenant's usage be sent, and what it holds be looked after.
     #[inline]
     pub fn list(&mut self, index: Index) {
-        if self.tenants.get_mut(index).is_none_or(|tenant| !(tenant.counts && tenant.watched)) {
+        if self.tenants.get_mut(index).is_none_or(|tenant| !(tenant.counts && tenant.is_watched()))
+        {
             self.list_anew(index);
         }
     }
@@ -195,8 +223,14 @@ impl Worker {
         if !std::mem::replace(&mut tenant.counts, true) {
             self.counting.push(index);
         }
-        if !std::mem::replace(&mut tenant.watched, true) {
-            self.watched.push(Reverse((0, index)));
+        if !tenant.is_watched() {
+            self.watch(index, NEXT_SWEEP);
         }
+        self.rest_no_longer();
     }
+}
+
+/// The first sweep that is not before then.
+fn sweep_at(ns: u64) -> u32 {
+    u32::try_from(ns.div_ceil(SWEEP_NS)).unwrap_or(u32::MAX)
 }

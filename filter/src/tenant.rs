@@ -5,7 +5,7 @@ use weir_domain::{id::TenantId, protocol::LeaseAsk, quantity::Amount};
 use self::notes::Notes;
 use crate::{
     rating::Rate,
-    slot::{Drawn, Slot},
+    slot::{self, Drawn, Slot},
     usage::UsageLog,
 };
 
@@ -41,9 +41,8 @@ pub struct Tenant {
     pub next_call: u64,
     minute: u32,
     policy_version: u32,
-    /// Calls of language models that are under way: what they may take at most is taken, and neither
-    /// counted nor noted as spent yet.
-    open_calls: u32,
+    /// The sweep that looks after what it holds; 0 for none.
+    pub due: u32,
     pub call: Option<Box<PendingCall>>,
     pub waiters: Waiters,
     notes: Option<Box<Notes>>,
@@ -51,14 +50,14 @@ pub struct Tenant {
     pub plan: Option<Box<str>>,
     /// How long the slice's lease was to last when it was asked for, in units of 10 ms.
     ttl: u16,
+    /// That lease holds so little that nobody misses it ([`Slot::holds_little`]).
+    holds_little: bool,
     /// Whether the control plane has said that this tenant exists.
     pub proven: bool,
     /// Whether the worker's list of tenants to ask for holds this one.
     pub ask_queued: bool,
     /// Whether the worker's list of tenants that count usage holds this one.
     pub counts: bool,
-    /// Whether the worker looks after what it holds.
-    pub watched: bool,
     /// Whether the worker's list of tenants with waiting requests holds this one.
     pub waiting_listed: bool,
 }
@@ -102,16 +101,16 @@ impl Tenant {
             next_call: 1,
             minute: 0,
             policy_version: 0,
-            open_calls: 0,
+            due: 0,
             call: None,
             waiters: Waiters::default(),
             notes: None,
             plan: None,
             ttl: 0,
+            holds_little: false,
             proven: false,
             ask_queued: false,
             counts: false,
-            watched: false,
             waiting_listed: false,
         }
     }
@@ -220,6 +219,7 @@ impl Tenant {
         self.lease = drawn.lease;
         self.end_ns = drawn.end_ns;
         self.note_ttl(drawn.ttl_ns);
+        self.holds_little = drawn.holds_little;
         self.clock_offset_ns = drawn.clock_offset_ns;
         self.fast_until_ns = 0;
         self.forget_refusal();
@@ -246,9 +246,19 @@ impl Tenant {
         }
     }
 
-    /// How long its lease was to last when it was asked for.
-    pub fn ttl_ns(&self) -> u64 {
-        u64::from(self.ttl) * TTL_UNIT_NS
+    /// Notes what an answer has made of its lease.
+    pub fn see_lease(&mut self, holds_little: bool) {
+        self.holds_little = holds_little;
+    }
+
+    /// As long as its lease was to last when it was asked for, for [`slot::idle_lease_ns`].
+    pub fn idle_ttl_ns(&self) -> u64 {
+        slot::idle_ttl_ns(u64::from(self.ttl) * TTL_UNIT_NS, self.holds_little)
+    }
+
+    /// Whether somebody looks after what it holds.
+    pub fn is_watched(&self) -> bool {
+        self.due != 0
     }
 
     fn note_ttl(&mut self, ttl_ns: u64) {
@@ -263,7 +273,7 @@ impl Tenant {
     /// Whether nothing would be lost if this tenant were forgotten.
     pub fn is_idle(&self) -> bool {
         !self.holds_anything()
-            && self.open_calls == 0
+            && !self.has_open_calls()
             && self.counted.is_zero()
             && self.waiters.is_empty()
             && self.call.is_none()

@@ -80,6 +80,8 @@ pub struct Worker {
     tick: Duration,
     served_ns: u64,
     swept_ns: u64,
+    /// When it last heard of changes.
+    heard_ns: u64,
     /// When a sweep last found that something was admitted.
     pub busy_ns: u64,
     pub forgot_ns: u64,
@@ -148,6 +150,7 @@ impl Worker {
             tick: Duration::ZERO,
             served_ns: 0,
             swept_ns: 0,
+            heard_ns: 0,
             busy_ns: 0,
             forgot_ns: 0,
         }
@@ -157,7 +160,7 @@ impl Worker {
     #[inline]
     pub fn decide(&mut self, context: u32, credential: &[u8]) -> Decision {
         let now_ns = host::now_ns();
-        if now_ns.saturating_sub(self.swept_ns) >= ASLEEP_NS {
+        if now_ns.saturating_sub(self.heard_ns) >= ASLEEP_NS {
             self.wake(now_ns);
         }
         let index = match self.tenants.find(credential, now_ns) {
@@ -189,11 +192,26 @@ impl Worker {
     #[inline(never)]
     fn wake(&mut self, now_ns: u64) {
         if !self.gateway.is_empty() {
-            self.swept_ns = now_ns;
-            self.generation = places::generation();
-            self.hear_changes(now_ns);
-            self.set_tick(self.tick.min(IDLE_TICK));
+            self.hear(now_ns);
+            self.rest_no_longer();
         }
+    }
+
+    /// Hears what the refresher and others have written down for all.
+    fn hear(&mut self, now_ns: u64) {
+        self.heard_ns = now_ns;
+        self.generation = places::generation();
+        self.hear_changes(now_ns);
+    }
+
+    /// There is something to do that ticks do.
+    pub fn rest_no_longer(&mut self) {
+        self.set_tick(self.tick.min(IDLE_TICK));
+    }
+
+    /// Whether requests that are admitted are told of their limits.
+    pub fn tells_limits(&self) -> bool {
+        self.config.rate_limit_fields == RateLimitFields::Always
     }
 
     /// The slice did not do.
@@ -252,6 +270,7 @@ impl Worker {
             self.waiting_requests += 1;
         }
         self.list_waiting(index);
+        self.rest_no_longer();
         self.stats.count(Counter::Waited);
         if asks {
             self.ask_for(index);
@@ -280,7 +299,7 @@ impl Worker {
     #[inline]
     pub fn admitted(&mut self, context: u32, index: Index, rate: &Rate, now_ns: u64) -> Decision {
         self.note_admission(context, index, rate, true);
-        if self.config.rate_limit_fields == RateLimitFields::Refused {
+        if !self.tells_limits() {
             return Decision::Admit(None);
         }
         self.tell_limits(index, now_ns)
@@ -335,8 +354,7 @@ impl Worker {
         }
         if now_ns.saturating_sub(self.swept_ns) >= IDLE_TICK.as_nanos() as u64 {
             self.swept_ns = now_ns;
-            self.generation = places::generation();
-            self.hear_changes(now_ns);
+            self.hear(now_ns);
             self.sweep(now_ns);
             self.forget_idle_tenants(now_ns);
             self.send_usage(now_ns);

@@ -22,6 +22,9 @@ pub(super) struct Notes {
     told: Option<Rc<LimitRefused>>,
     /// For those who are told of them; otherwise nothing is kept.
     limits: Option<Rc<Limits>>,
+    /// Calls of language models that are under way: what they may take at most is taken, and neither
+    /// counted nor noted as spent yet.
+    pub(super) open_calls: u32,
     /// Admitted by this worker, or drawn by others, since `limits` were told.
     pub(super) spent_since_limits: Amount,
 }
@@ -34,7 +37,7 @@ pub struct Limits {
 }
 
 impl Tenant {
-    fn notes_mut(&mut self) -> &mut Notes {
+    pub(super) fn notes_mut(&mut self) -> &mut Notes {
         self.notes.get_or_insert_default()
     }
 
@@ -107,7 +110,8 @@ impl Tenant {
         let spent = slot.spent_since_limits(self.slice);
         let notes = self.notes_mut();
         if notes.limits.as_ref().is_none_or(|limits| limits.at_ns != slot.limits_ns) {
-            let limits = Limits { list: slot.limits.clone(), at_ns: slot.limits_ns };
+            let limits =
+                Limits { list: slot.limits.clone().unwrap_or_default(), at_ns: slot.limits_ns };
             notes.limits = Some(Rc::new(limits));
         }
         notes.spent_since_limits = spent;
@@ -119,7 +123,10 @@ impl Tenant {
             notes.limits = None;
         }
         let is_noted = |notes: &Notes| {
-            notes.suspended_until_ns != 0 || notes.changed_ns != 0 || notes.refusal.is_some()
+            notes.suspended_until_ns != 0
+                || notes.changed_ns != 0
+                || notes.open_calls != 0
+                || notes.refusal.is_some()
         };
         if !self.notes.as_deref().is_some_and(is_noted) {
             self.notes = None;

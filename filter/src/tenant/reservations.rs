@@ -21,14 +21,16 @@ impl Tenant {
         if is_leased {
             self.spent = self.spent.saturating_sub(amount);
         }
-        self.open_calls = self.open_calls.saturating_add(1);
+        let notes = self.notes_mut();
+        notes.open_calls = notes.open_calls.saturating_add(1);
         self.minute.into()
     }
 
     /// Settles a reservation of `reserved` under `lease`, 0 without one, by what was taken in fact. The rest
     /// goes back to the slice if that is of the same lease; a lease that has ended takes nothing back.
     pub fn settle(&mut self, reserved: Amount, lease: u64, actual: Amount, now_ns: u64) -> Settled {
-        self.open_calls = self.open_calls.saturating_sub(1);
+        let notes = self.notes_mut();
+        notes.open_calls = notes.open_calls.saturating_sub(1);
         let covered = actual.min(reserved);
         let (rest, excess) = (reserved.saturating_sub(covered), actual.saturating_sub(covered));
         if lease == 0 || self.lease != lease || now_ns >= self.end_ns {
@@ -43,6 +45,6 @@ impl Tenant {
 
     /// Whether a call is under way, for which the lease must be kept.
     pub fn has_open_calls(&self) -> bool {
-        self.open_calls > 0
+        self.notes.as_ref().is_some_and(|notes| notes.open_calls > 0)
     }
 }

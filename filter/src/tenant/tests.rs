@@ -14,6 +14,7 @@ fn slice(tokens: u32, end_ns: u64, clock_offset_ns: i64) -> Drawn {
         end_ns,
         ttl_ns: 0,
         clock_offset_ns,
+        holds_little: true,
         low: false,
     }
 }
@@ -192,7 +193,7 @@ fn what_can_never_pass_is_told_so() {
         reset_s: 60,
         violated: true,
     };
-    tenant.see_limits(&Slot { limits: vec![limit], ..Slot::default() });
+    tenant.see_limits(&Slot { limits: Some(vec![limit]), ..Slot::default() });
     let refusal = Refusal { need: ONE, until_ns: 1_000, retry_ns: Some(60_000_000_000) };
     let mut is_for_ever = |cost| match tenant.refuse(refusal, tokens(cost), 0) {
         Refused::Limit(told) => told.is_for_ever(),

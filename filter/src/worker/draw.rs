@@ -2,7 +2,6 @@
 
 use super::Worker;
 use crate::{
-    config::RateLimitFields,
     host,
     rating::Rate,
     refusal::Refused,
@@ -63,16 +62,26 @@ impl Worker {
         if drawn.low {
             self.ask_for(index);
         }
+        let tells_limits = self.tells_limits();
         let Some(tenant) = self.tenants.get_mut(index) else {
             return Draw::Empty;
         };
         tenant.see_plan(slot);
+        let holds_little = drawn.holds_little;
         tenant.hold(drawn);
-        if self.config.rate_limit_fields == RateLimitFields::Always {
+        if tells_limits {
             tenant.see_limits(slot);
         } else {
             tenant.forget_limits();
         }
-        if tenant.take(rate, now_ns, &mut self.usage) { Draw::Took } else { Draw::Empty }
+        let took = tenant.take(rate, now_ns, &mut self.usage);
+        if !holds_little {
+            self.watch_soon(index, now_ns);
+        }
+        if tells_limits && slot.limits.is_none() {
+            // Those who asked so far tell nobody who is admitted.
+            self.ask_for(index);
+        }
+        if took { Draw::Took } else { Draw::Empty }
     }
 }
