@@ -28,7 +28,7 @@ pub const MAX_LEASES_PER_CALL: usize = 100;
 /// every lease drawn from it has ended, so no answer may exceed this.
 pub const MAX_TTL_MS: u64 = 10_000;
 /// The longest lease where all limits are periodic, in ms.
-pub const MAX_PERIODIC_TTL_MS: u64 = 600_000;
+pub const MAX_PERIODIC_TTL_MS: u64 = 120_000;
 /// A lease is as long as it may be while all that gateways hold like it is at most this part of what a
 /// limit has left: one in so many. Others don't miss it then, and the tenants of whom there are most,
 /// those that ask rarely, need few calls.

@@ -2,8 +2,8 @@
 
 use crate::{host, places, worker::Worker};
 
-/// How long a worker may take to give its leases back and have its usage stored, in ns: the longest
-/// lease as shipped, and a second.
+/// How long a worker may take to give its leases back and have its usage stored, in ns: a lease
+/// as shipped, and a second.
 const END_WITHIN_NS: u64 = 3_000_000_000;
 /// The same while calls of language models are under way, in ns: Envoy lets streams go on that began
 /// under the old configuration.

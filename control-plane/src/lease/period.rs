@@ -44,10 +44,10 @@ pub async fn open(
     // others have released since it ended counts.
     let inherited = sqlx::query_scalar!(
         r#"with other as (
-             update claim as c set period_end = least(c.period_end, now() + interval '10 minutes')
+             update claim as c set period_end = least(c.period_end, now() + interval '2 minutes')
              where c.tenant_id = $1 and c.limit_name = $2 and c.period_start <> $3
                and c.period_start < $4
-               and c.period_end > coalesce((select period_end - interval '10 minutes' from claim
+               and c.period_end > coalesce((select period_end - interval '2 minutes' from claim
                  where tenant_id = $1 and limit_name = $2 and period_start = $3), $3)
              returning c.claimed)
            select least(coalesce(sum(claimed), 0), 9007199254740991)::bigint as "claimed!" from other"#,

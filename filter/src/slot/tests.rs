@@ -252,7 +252,7 @@ fn a_slot_knows_the_plan_since_the_last_change() {
 fn a_slot_in_steady_use_is_small() {
     let mut slot = Slot::default();
     let now_ns = 4_000_000_000_000_000;
-    let mut answer = answer("0123456789ab.17", amount(320, 32), 600_000, 1_800_000_000_000);
+    let mut answer = answer("0123456789ab.17", amount(320, 32), 120_000, 1_800_000_000_000);
     answer.limits = vec![LimitStatus {
         name: "monthly-tokens".parse().unwrap(),
         unit: weir_domain::limit::Unit::Tokens,
