@@ -21,6 +21,18 @@ fn answer(stamp: &str, granted: Amount, ttl_ms: u64, now_ms: i64) -> LeaseAnswer
     }
 }
 
+fn daily() -> LimitStatus {
+    LimitStatus {
+        name: "daily".parse().unwrap(),
+        unit: weir_domain::limit::Unit::Tokens,
+        capacity: Quantity::from(1_000_000),
+        remaining: Quantity::from(900_000),
+        window_s: 86_400,
+        reset_s: 3_600,
+        violated: true,
+    }
+}
+
 fn called(need: Amount, sent_ns: u64) -> Called {
     Called { caller: 7, need, generation: 0, sent_ns, reads_plan: true, tells_limits: false }
 }
@@ -35,15 +47,7 @@ fn leased(granted: Amount) -> Slot {
 fn a_slot_survives_shared_data() {
     let mut slot = leased(amount(100, 100));
     slot.refusal = Some(Refusal { need: amount(1, 1), until_ns: 5, retry_ns: None });
-    slot.limits = Some(vec![LimitStatus {
-        name: "daily".parse().unwrap(),
-        unit: weir_domain::limit::Unit::Tokens,
-        capacity: Quantity::from(100),
-        remaining: Quantity::from(99),
-        window_s: 86_400,
-        reset_s: 3_600,
-        violated: false,
-    }]);
+    slot.limits = Some(vec![daily()]);
     assert_eq!(Slot::decode(slot.encode().as_deref()), slot);
 }
 
@@ -253,15 +257,7 @@ fn a_slot_in_steady_use_is_small() {
     let mut slot = Slot::default();
     let now_ns = 4_000_000_000_000_000;
     let mut answer = answer("0123456789ab.17", amount(320, 32), 120_000, 1_800_000_000_000);
-    answer.limits = vec![LimitStatus {
-        name: "monthly-tokens".parse().unwrap(),
-        unit: weir_domain::limit::Unit::Tokens,
-        capacity: Quantity::from(1_000_000),
-        remaining: Quantity::from(900_000),
-        window_s: 2_592_000,
-        reset_s: 86_400,
-        violated: false,
-    }];
+    answer.limits = vec![daily()];
     let called = Called { caller: u64::MAX, reads_plan: false, ..called(amount(10, 1), now_ns) };
     slot.start_call(u64::MAX, amount(10, 1), 0, now_ns).unwrap();
     slot.apply(&answer, &called, now_ns);
@@ -273,15 +269,7 @@ fn a_slot_in_steady_use_is_small() {
 
 #[test]
 fn limits_are_kept_where_somebody_may_be_told_of_them() {
-    let limits = vec![LimitStatus {
-        name: "daily".parse().unwrap(),
-        unit: weir_domain::limit::Unit::Tokens,
-        capacity: Quantity::from(100),
-        remaining: Quantity::from(99),
-        window_s: 86_400,
-        reset_s: 3_600,
-        violated: true,
-    }];
+    let limits = vec![daily()];
     let kept = |granted, tells_limits| {
         let mut slot = Slot::default();
         let answer = LeaseAnswer { limits: limits.clone(), ..answer("s1", granted, 2_000, 1_000) };
