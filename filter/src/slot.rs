@@ -3,9 +3,12 @@
 
 use serde::{Deserialize, Serialize};
 use weir_domain::{
-    protocol::{LeaseAnswer, LimitStatus, MAX_TTL_MS, TenantState},
+    protocol::{LeaseAnswer, LimitStatus, TenantState},
     quantity::{Amount, Quantity},
 };
+
+pub mod idle;
+mod in_ms;
 
 /// The lease of this gateway for one tenant. Times are ns of the monotonic clock; those in steady use are
 /// kept in ms, rounded down, which is shorter.
@@ -68,21 +71,6 @@ pub struct Slot {
     pub generation: u64,
     /// The plan that the tenant is on, empty for none; `None` where it is not known, or nobody asks.
     pub plan: Option<String>,
-}
-
-/// Whole ms in place of ns.
-mod in_ms {
-    use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
-    const NS_PER_MS: u64 = 1_000_000;
-
-    pub fn serialize<S: Serializer>(ns: &u64, serializer: S) -> Result<S::Ok, S::Error> {
-        (ns / NS_PER_MS).serialize(serializer)
-    }
-
-    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
-        u64::deserialize(deserializer).map(|ms| ms.saturating_mul(NS_PER_MS))
-    }
 }
 
 /// The control plane said no to `need`; until `until_ns` the gateway says so on its own.
@@ -356,34 +344,6 @@ impl Slot {
         self.plan = None;
         self.refusal = None;
     }
-}
-
-/// For how long a lease that was to last `ttl_ns` may be unused before it goes back to the control plane.
-/// One that lasts for long is of a tenant with plenty, who does not miss it elsewhere: among very many
-/// tenants, most of which come rarely, it is kept almost to its end.
-pub fn idle_lease_ns(ttl_ns: u64) -> u64 {
-    if ttl_ns > LONG_TTL_NS {
-        return ttl_ns / 4 * 3;
-    }
-    (ttl_ns / 4).max(LEASE_SPAN_NS / 2)
-}
-
-/// What a lease lasts for at most whose tenant has no plenty.
-pub const LONG_TTL_NS: u64 = MAX_TTL_MS * 1_000_000;
-
-/// The same for a slice of it, which goes back to its slot: soon, but for that of a long lease, which its
-/// siblings don't miss either. To draw one and to put it back costs more than a request does.
-pub fn idle_slice_ns(ttl_ns: u64) -> u64 {
-    if ttl_ns > LONG_TTL_NS {
-        return idle_lease_ns(ttl_ns);
-    }
-    (ttl_ns / 20).max(LEASE_SPAN_NS / 10)
-}
-
-/// The length of a lease for these two. One may have grown since it was found to be little of what is
-/// left, and its end is never moved forward.
-pub fn idle_ttl_ns(ttl_ns: u64, holds_little: bool) -> u64 {
-    if holds_little { ttl_ns } else { ttl_ns.min(LONG_TTL_NS) }
 }
 
 /// What to ask for at least when `need` is at hand: nothing when nothing is needed.

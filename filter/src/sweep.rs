@@ -6,7 +6,10 @@ use std::cmp::Reverse;
 use crate::{
     ending::Ending,
     host,
-    slot::{LONG_TTL_NS, Slot, idle_lease_ns, idle_slice_ns, idle_ttl_ns},
+    slot::{
+        Slot,
+        idle::{LONG_TTL_NS, idle_lease_ns, idle_slice_ns, idle_ttl_ns},
+    },
     stats::Counter,
     tenants::Index,
     worker::{IDLE_TICK, Worker},

@@ -5,7 +5,7 @@ use weir_domain::{id::TenantId, protocol::LeaseAsk, quantity::Amount};
 use self::notes::Notes;
 use crate::{
     rating::Rate,
-    slot::{self, Drawn, Slot},
+    slot::{Drawn, Slot, idle},
     usage::UsageLog,
 };
 
@@ -251,9 +251,9 @@ impl Tenant {
         self.holds_little = holds_little;
     }
 
-    /// As long as its lease was to last when it was asked for, for [`slot::idle_lease_ns`].
+    /// As long as its lease was to last when it was asked for, for [`idle::idle_lease_ns`].
     pub fn idle_ttl_ns(&self) -> u64 {
-        slot::idle_ttl_ns(u64::from(self.ttl) * TTL_UNIT_NS, self.holds_little)
+        idle::idle_ttl_ns(u64::from(self.ttl) * TTL_UNIT_NS, self.holds_little)
     }
 
     /// Whether somebody looks after what it holds.
