@@ -1,85 +1,75 @@
-//! What the filter asks of Envoy, in its own words. Each call crosses the VM's boundary and costs
-//! microseconds.
+//! What the filter asks of Envoy, in its own words, whichever way it runs there: as a wasm module
+//! (`wasm::host`), where each call crosses the VM's boundary and costs microseconds, or as a native one
+//! (`native::host`).
 
-use std::time::Duration;
+use std::ops::Deref;
 
-use proxy_wasm::{
-    hostcalls,
-    types::{Bytes, LogLevel, Status},
+#[cfg(feature = "native")]
+use crate::native::host as envoy;
+#[cfg(not(feature = "native"))]
+use crate::wasm::host as envoy;
+
+pub use envoy::{
+    add_to_counter, call, clear, define_counter, done, log, now_ns, reaches_streams, read,
+    remove_request_header, reply, reply_grpc, request_body, request_header, response_body,
+    response_header, resume, set_request_body, set_request_header, set_response_header, set_tick,
+    update, with_stream,
 };
 
-/// Monotonic time in ns. All workers of an Envoy read the same clock.
-pub fn now_ns() -> u64 {
-    // 32.32 fixed-point seconds.
-    let ticks = coarsetime::Instant::now().as_ticks();
-    (ticks >> 32) * 1_000_000_000 + (((ticks & 0xffff_ffff) * 1_000_000_000) >> 32)
+/// How much a line of the log matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Level {
+    Info,
+    Warn,
+    Error,
 }
 
-/// 128 random bits as hex digits: the name of this VM.
+/// What gRPC callers are told; the numbers are gRPC's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GrpcStatus {
+    InvalidArgument = 3,
+    PermissionDenied = 7,
+    ResourceExhausted = 8,
+    Unavailable = 14,
+    Unauthenticated = 16,
+}
+
+/// The longest value that takes no allocation, in bytes: the longest id.
+pub const SHORT: usize = weir_domain::id::MAX_LEN;
+
+/// The value of a header.
+pub enum Value {
+    Short([u8; SHORT], usize),
+    Long(Vec<u8>),
+}
+
+impl Deref for Value {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Short(bytes, size) => bytes.get(..*size).unwrap_or_default(),
+            Self::Long(bytes) => bytes,
+        }
+    }
+}
+
+impl From<Value> for Vec<u8> {
+    fn from(value: Value) -> Self {
+        match value {
+            Value::Short(..) => value.to_vec(),
+            Value::Long(bytes) => bytes,
+        }
+    }
+}
+
+/// 128 random bits as hex digits: the name of a worker.
 pub fn nonce() -> Option<String> {
     let mut bytes = [0_u8; 16];
     getrandom::fill(&mut bytes).ok()?;
     Some(bytes.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}")))
 }
 
-pub fn log(level: LogLevel, message: &str) {
-    let _ = hostcalls::log(level, message);
-}
-
 pub fn warn(message: &str) {
-    log(LogLevel::Warn, message);
-}
-
-/// How often `on_tick` comes from now on.
-pub fn set_tick(period: Duration) {
-    let _ = hostcalls::set_tick_period(period);
-}
-
-/// The value of `key` in Envoy's shared data. An emptied key counts as absent.
-pub fn read(key: &str) -> Option<Bytes> {
-    hostcalls::get_shared_data(key).ok()?.0.filter(|value| !value.is_empty())
-}
-
-/// How often [`update`] tries before it gives up: another worker won each time.
-const UPDATE_ATTEMPTS: u32 = 100;
-
-/// Changes `key` in Envoy's shared data by compare-and-swap. `change` sees the present value (`None`
-/// if absent or emptied) and returns the next one, or `None` to leave it as it is; it may be called
-/// several times. Returns what the last call of `change` returned beside the value.
-pub fn update<T>(
-    key: &str,
-    mut change: impl FnMut(Option<&[u8]>) -> (Option<Vec<u8>>, T),
-) -> Option<T> {
-    for _ in 0..UPDATE_ATTEMPTS {
-        let (value, version) = hostcalls::get_shared_data(key).ok()?;
-        let (next, result) = change(value.as_deref().filter(|value| !value.is_empty()));
-        let Some(next) = next else {
-            return Some(result);
-        };
-        // u32::MAX matches no version, so an absent key is created and a key that appeared
-        // meanwhile is a mismatch.
-        match hostcalls::set_shared_data(key, Some(&next), version.or(Some(u32::MAX))) {
-            Ok(()) => return Some(result),
-            Err(Status::CasMismatch) => {}
-            Err(_) => return None,
-        }
-    }
-    None
-}
-
-/// Empties `key`: Envoy keeps the key, which is why keys are few and reused.
-pub fn clear(key: &str) {
-    let _ = hostcalls::set_shared_data(key, None, None);
-}
-
-/// Tells Envoy that the root context, which was asked to end, is done.
-pub fn done() {
-    let _ = hostcalls::done();
-}
-
-/// Runs `action` on behalf of the paused stream `context`; nothing happens if it is gone.
-pub fn with_stream<T>(context: u32, root: u32, action: impl FnOnce() -> T) -> Option<T> {
-    let done = hostcalls::set_effective_context(context).is_ok().then(action);
-    let _ = hostcalls::set_effective_context(root);
-    done
+    log(Level::Warn, message);
 }

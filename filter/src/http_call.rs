@@ -2,13 +2,9 @@
 
 use std::time::Duration;
 
-use proxy_wasm::{
-    hostcalls,
-    types::{BufferType, Bytes, MapType},
-};
 use serde::de::DeserializeOwned;
 
-use crate::config::ControlPlane;
+use crate::{config::ControlPlane, host};
 
 /// How long a long poll may take: longer than the control plane holds it.
 const POLL_TIMEOUT: Duration = Duration::from_secs(30);
@@ -39,7 +35,7 @@ fn call(
         ("authorization", authorization.as_str()),
         ("content-type", "application/json"),
     ];
-    hostcalls::dispatch_http_call(&to.cluster, headers, body, Vec::new(), timeout).ok()
+    host::call(&to.cluster, headers, body, timeout)
 }
 
 /// How long to wait after `failures` failed tries, in ns: 50 ms, doubling up to 1.6 s.
@@ -52,18 +48,12 @@ pub fn backoff_ns(failures: u32) -> u64 {
 pub struct Answer {
     /// `None` when nobody answered in time.
     status: Option<u16>,
-    body: Bytes,
+    body: Vec<u8>,
 }
 
 impl Answer {
-    /// Reads the answer that Envoy just announced.
-    pub fn take(num_headers: usize, body_size: usize) -> Self {
-        let status = (num_headers > 0)
-            .then(|| hostcalls::get_map_value_bytes(MapType::HttpCallResponseHeaders, ":status"))
-            .and_then(|value| value.ok().flatten())
-            .and_then(|value| std::str::from_utf8(&value).ok()?.parse().ok());
-        let body = hostcalls::get_buffer(BufferType::HttpCallResponseBody, 0, body_size);
-        Self { status, body: body.ok().flatten().unwrap_or_default() }
+    pub fn new(status: Option<u16>, body: Vec<u8>) -> Self {
+        Self { status, body }
     }
 
     /// Whether the control plane says that what was sent does not follow what it has.

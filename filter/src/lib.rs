@@ -1,9 +1,10 @@
-//! Weir's filter for Envoy (proxy-wasm): admits each request against its tenant's lease.
+//! Weir's filter for Envoy, as a wasm module and as a native one: admits each request against its tenant's lease.
 //!
 //! | module | subject |
 //! |---|---|
-//! | [`contexts`], [`streams`], `exports` | Envoy's callbacks: the rim |
+//! | `wasm`, `native` | Envoy's callbacks: the rim |
 //! | [`host`], [`http_call`] | what is asked of Envoy |
+//! | [`streams`] | what becomes of a request |
 //! | [`config`] | the plugin configuration |
 //! | [`worker`] | one VM: decides over requests, does the rest on its tick |
 //! | [`tenant`], [`tenants`] | what a worker knows: slices, counts, who waits; strangers |
@@ -24,14 +25,13 @@
 //! the VM's boundary stands in the other modules and is tested in a real Envoy.
 
 pub mod config;
-pub mod contexts;
 pub mod ending;
-#[cfg(target_arch = "wasm32")]
-mod exports;
 pub mod host;
 pub mod http_call;
 pub mod lease_calls;
 pub mod llm;
+#[cfg(feature = "native")]
+mod native;
 pub mod outage;
 pub mod places;
 pub mod rating;
@@ -48,8 +48,6 @@ pub mod trap;
 pub mod usage;
 pub mod usage_calls;
 pub mod waiters;
+#[cfg(not(feature = "native"))]
+pub mod wasm;
 pub mod worker;
-
-proxy_wasm::main! {{
-    proxy_wasm::set_root_context(|id| Box::new(contexts::Root::new(id)));
-}}

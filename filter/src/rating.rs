@@ -15,12 +15,11 @@ use weir_policy::{
 
 use crate::{
     config::PolicyFailure,
-    host,
+    host::{self, request_header},
     llm::call::Asks,
     refusal::Refused,
     slot::Slot,
     stats::Counter,
-    streams::request_header,
     tenants::{Index, Tenants},
     worker::Worker,
 };
@@ -281,7 +280,7 @@ impl<'p> Read<'p> {
             match field {
                 Field::Method => read.method = header(":method").unwrap_or_default(),
                 Field::Path => {
-                    let mut path = request_header(":path").unwrap_or_default();
+                    let mut path = request_header(":path").map_or_else(Vec::new, Vec::from);
                     path.truncate(path.iter().position(|byte| *byte == b'?').unwrap_or(path.len()));
                     read.path = text(path);
                 }
@@ -302,7 +301,7 @@ impl<'p> Read<'p> {
 }
 
 fn header(name: &str) -> Option<Cow<'static, str>> {
-    request_header(name).map(text)
+    request_header(name).map(|value| text(value.into()))
 }
 
 /// What is no UTF-8 is replaced: a policy reads texts.

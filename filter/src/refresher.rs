@@ -1,7 +1,6 @@
 //! The refresher: one worker of the gateway that hears of changes for all, and posts what workers
 //! left that are gone. It is elected through shared data; when it is silent, another takes over.
 
-use proxy_wasm::types::LogLevel;
 use serde::{Deserialize, Serialize};
 use weir_domain::{
     id::TenantId,
@@ -10,7 +9,7 @@ use weir_domain::{
 
 use crate::{
     ending::Ending,
-    host,
+    host::{self, Level},
     http_call::{self, Answer},
     rating::named,
     slot::{Slot, clock_offset_ns},
@@ -176,7 +175,7 @@ impl Worker {
         let owns = owns.unwrap_or(false);
         if owns && !self.refresher.is_owner {
             self.stats.count(Counter::RefresherTerms);
-            host::log(LogLevel::Info, &format!("weir: worker {} is the refresher", self.name));
+            host::log(Level::Info, &format!("weir: worker {} is the refresher", self.name));
         }
         self.refresher.is_owner = owns;
     }
@@ -256,7 +255,7 @@ impl Worker {
         });
         let kept = kept.ok_or("the policy could not be kept for other workers")?;
         if kept && policy.version != 0 {
-            host::log(LogLevel::Info, &format!("weir: requests are rated by {}", named(policy)));
+            host::log(Level::Info, &format!("weir: requests are rated by {}", named(policy)));
         }
         Ok(kept)
     }

@@ -1,11 +1,7 @@
 //! What a refused client is told: a status, a reason code, problem+json, and when to come back.
 
-use std::{borrow::Cow, rc::Rc};
+use std::{borrow::Cow, sync::Arc};
 
-use proxy_wasm::{
-    hostcalls,
-    types::{GrpcStatusCode, MapType},
-};
 use serde::Serialize;
 use weir_domain::{
     protocol::LimitStatus,
@@ -13,7 +9,12 @@ use weir_domain::{
     rate_limit_fields::{self, POLICY_FIELD, REMAINING_FIELD},
 };
 
-use crate::{slot, stats::Counter, tenant::Limits};
+use crate::{
+    host::{self, GrpcStatus},
+    slot,
+    stats::Counter,
+    tenant::Limits,
+};
 
 /// Why a request is refused.
 #[derive(Debug, Clone)]
@@ -28,11 +29,11 @@ pub enum Refused {
     /// It is not what it should be; why.
     BodyUnreadable(String),
     /// The rating policy says so, and maybe why.
-    PolicyDenied(Option<Rc<str>>),
+    PolicyDenied(Option<Arc<str>>),
     /// It failed, or took more than its budget.
     PolicyFailed,
     /// The buckets do not hold the cost.
-    Limit(Rc<LimitRefused>),
+    Limit(Arc<LimitRefused>),
     /// No lease could be had in time, and the outage contract admits nothing.
     ControlPlaneUnreachable,
     /// Nor one, and grace has nothing left in this second.
@@ -49,7 +50,7 @@ pub enum Refused {
 pub struct LimitRefused {
     refusal: slot::Refusal,
     cost: Amount,
-    limits: Rc<Limits>,
+    limits: Arc<Limits>,
     message: Message,
     until_ns: u64,
 }
@@ -156,17 +157,17 @@ impl Refused {
         Cow::Borrowed(detail)
     }
 
-    fn grpc_status(&self) -> GrpcStatusCode {
+    fn grpc_status(&self) -> GrpcStatus {
         match self {
-            Self::MissingCredential | Self::UnknownTenant => GrpcStatusCode::Unauthenticated,
-            Self::Suspended | Self::PolicyDenied(_) => GrpcStatusCode::PermissionDenied,
-            Self::BodyTooLarge | Self::BodyUnreadable(_) => GrpcStatusCode::InvalidArgument,
-            Self::Limit(_) => GrpcStatusCode::ResourceExhausted,
+            Self::MissingCredential | Self::UnknownTenant => GrpcStatus::Unauthenticated,
+            Self::Suspended | Self::PolicyDenied(_) => GrpcStatus::PermissionDenied,
+            Self::BodyTooLarge | Self::BodyUnreadable(_) => GrpcStatus::InvalidArgument,
+            Self::Limit(_) => GrpcStatus::ResourceExhausted,
             Self::ControlPlaneUnreachable
             | Self::PolicyFailed
             | Self::GraceExceeded
             | Self::UsageUnacknowledged
-            | Self::Overloaded => GrpcStatusCode::Unavailable,
+            | Self::Overloaded => GrpcStatus::Unavailable,
         }
     }
 
@@ -195,19 +196,15 @@ impl Refused {
     fn say(&self, message: &Message) {
         let headers = message.headers.iter().map(|(name, value)| (*name, value.as_str()));
         if is_grpc() {
-            let metadata = headers.map(|(name, value)| (name, value.as_bytes())).collect();
-            let status = self.grpc_status();
-            let _ = hostcalls::send_grpc_response(status, Some(&message.detail), metadata);
-            return;
+            return host::reply_grpc(self.grpc_status(), &message.detail, headers.collect());
         }
         let headers = headers.chain([("content-type", "application/problem+json")]).collect();
-        let body = message.body.as_bytes();
-        let _ = hostcalls::send_http_response(self.status().0, headers, Some(body));
+        host::reply(self.status().0, headers, message.body.as_bytes());
     }
 }
 
 impl LimitRefused {
-    pub fn new(refusal: slot::Refusal, cost: Amount, limits: Rc<Limits>, now_ns: u64) -> Self {
+    pub fn new(refusal: slot::Refusal, cost: Amount, limits: Arc<Limits>, now_ns: u64) -> Self {
         let message = Message { headers: Vec::new(), detail: String::new(), body: String::new() };
         let mut refused = Self { refusal, cost, limits, message, until_ns: 0 };
         refused.message = refused.message(now_ns);
@@ -220,13 +217,13 @@ impl LimitRefused {
         &self,
         refusal: slot::Refusal,
         cost: Amount,
-        limits: &Rc<Limits>,
+        limits: &Arc<Limits>,
         now_ns: u64,
     ) -> bool {
         now_ns < self.until_ns
             && self.refusal == refusal
             && self.cost == cost
-            && Rc::ptr_eq(&self.limits, limits)
+            && Arc::ptr_eq(&self.limits, limits)
     }
 
     pub fn is_for_ever(&self) -> bool {
@@ -302,10 +299,7 @@ impl Problem<'_> {
 }
 
 fn is_grpc() -> bool {
-    hostcalls::get_map_value_bytes(MapType::HttpRequestHeaders, "content-type")
-        .ok()
-        .flatten()
-        .is_some_and(|value| value.starts_with(b"application/grpc"))
+    host::request_header("content-type").is_some_and(|value| value.starts_with(b"application/grpc"))
 }
 
 /// The response header that says why a request was refused, or passed in an outage.

@@ -1,6 +1,6 @@
 //! Envoy stats under `weir.`: gathered in memory, recorded on the tick.
 
-use proxy_wasm::{hostcalls, types::MetricType};
+use crate::host;
 
 /// What is counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,10 +85,10 @@ const COUNTERS: [(Counter, &str); 33] = [
 ];
 
 /// Counts since the last tick.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Stats {
     counts: [u64; COUNTERS.len()],
-    ids: Vec<u32>,
+    ids: Vec<Option<u32>>,
 }
 
 impl Default for Stats {
@@ -113,18 +113,19 @@ impl Stats {
         self.counts.get(counter as usize).copied().unwrap_or_default()
     }
 
+    /// Has Envoy know the counters.
+    pub fn define(&mut self) {
+        if self.ids.is_empty() {
+            self.ids = COUNTERS.iter().map(|(_, name)| host::define_counter(name)).collect();
+        }
+    }
+
     /// Hands what was counted to Envoy.
     pub fn record(&mut self) {
-        if self.ids.is_empty() {
-            let define = |(_, name): &(Counter, &str)| {
-                hostcalls::define_metric(MetricType::Counter, name).unwrap_or(u32::MAX)
-            };
-            self.ids = COUNTERS.iter().map(define).collect();
-        }
+        self.define();
         for (count, id) in self.counts.iter_mut().zip(&self.ids) {
-            if *count > 0 && *id != u32::MAX {
-                let count = std::mem::take(count);
-                let _ = hostcalls::increment_metric(*id, i64::try_from(count).unwrap_or(i64::MAX));
+            if let Some(id) = id.filter(|_| *count > 0) {
+                host::add_to_counter(id, std::mem::take(count));
             }
         }
     }

@@ -3,8 +3,6 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use proxy_wasm::{hostcalls, types::MapType};
-
 use crate::{host, worker::Worker};
 
 /// Says who shall trap: `any` worker, the `refresher`, any `other`; or who gets the next `answer` to
@@ -21,8 +19,8 @@ static HAS_SERVED: AtomicBool = AtomicBool::new(false);
 /// Called for each request that names a tenant, after it was decided upon and counted.
 pub fn on_request(worker: &Worker) {
     HAS_SERVED.store(true, Ordering::Relaxed);
-    let value = hostcalls::get_map_value(MapType::HttpRequestHeaders, HEADER).ok().flatten();
-    let traps = match value.as_deref() {
+    let value = host::request_header(HEADER);
+    let traps = match value.as_deref().and_then(|value| std::str::from_utf8(value).ok()) {
         Some("any") => true,
         Some("refresher") => worker.refresher.is_owner(),
         Some("other") => !worker.refresher.is_owner(),

@@ -7,6 +7,7 @@ use crate::{
     host,
     rating::Rating,
     refusal::Refused,
+    streams::Verdict,
     tenant::Waiter,
     tenants::Index,
     worker::{Decision, Draw, IDLE_TICK, Worker},
@@ -68,6 +69,10 @@ impl Worker {
         let context = waiter.context;
         let rate = match &waiter.rate {
             Some(rate) => rate.clone(),
+            None if !host::reaches_streams() => {
+                self.verdicts.push((context, Verdict::Look));
+                return None;
+            }
             None => {
                 let root = self.root;
                 match host::with_stream(context, root, || self.rate(context, index, now_ns)) {
@@ -121,17 +126,24 @@ impl Worker {
     fn resume(&mut self, context: u32) {
         // What else comes of it passes.
         self.paused.remove(&context);
-        host::with_stream(context, self.root, || {
-            let _ = proxy_wasm::hostcalls::resume_http_request();
-        });
+        self.verdicts.push((context, Verdict::Pass));
     }
 
     fn refuse(&mut self, context: u32, refused: &Refused) {
         if self.note_refusal(refused) {
-            host::with_stream(context, self.root, || refused.send());
+            self.verdicts.push((context, Verdict::Refuse(refused.clone())));
         } else {
             self.resume(context);
         }
+    }
+
+    /// Whether something has been noted of the request `context`.
+    #[inline]
+    pub fn has_noted(&self, context: u32) -> bool {
+        !(self.answers.is_empty() && self.model_calls.is_empty() && self.paused.is_empty())
+            && (self.answers.contains_key(&context)
+                || self.model_calls.contains_key(&context)
+                || self.paused.contains_key(&context))
     }
 
     /// The request `context` is gone: nobody waits for it, and it gets no answer.

@@ -9,6 +9,7 @@ use crate::{
     config::{AfterGrace, Config, RateLimitFields},
     ending::Ending,
     host,
+    http_call::Answer,
     lease_calls::LeaseCalls,
     llm::call::ModelCall,
     outage::Unleased,
@@ -17,6 +18,7 @@ use crate::{
     refresher::Refresher,
     refusal::Refused,
     stats::{Counter, Stats},
+    streams::Verdict,
     tenant::Waiter,
     tenants::{Index, Known, Tenants},
     usage::{Frozen, UsageLog},
@@ -62,6 +64,8 @@ pub struct Worker {
     pub waiting_requests: usize,
     /// For whose lease requests are, or were, paused; by their context.
     pub paused: HashMap<u32, Index>,
+    /// What becomes of those who were paused: to be told to Envoy when the worker is not at work.
+    pub verdicts: Vec<(u32, Verdict)>,
     /// What the answers to admitted requests will say, by their context.
     pub answers: HashMap<u32, AnswerFields>,
     /// Calls of language models under way, by their context.
@@ -136,6 +140,7 @@ impl Worker {
             waiting: Vec::new(),
             waiting_requests: 0,
             paused: HashMap::new(),
+            verdicts: Vec::new(),
             answers: HashMap::new(),
             model_calls: HashMap::new(),
             policy: ActivePolicy::default(),
@@ -315,6 +320,22 @@ impl Worker {
             policy: rate_limit_fields::policy_value(&limits),
             remaining: rate_limit_fields::remaining_value(&limits),
         }))
+    }
+
+    /// The answer to the call `token`, or that there was none.
+    pub fn on_answer(&mut self, token: u32, answer: &Answer) {
+        let now_ns = host::now_ns();
+        #[cfg(feature = "trap")]
+        if matches!(self.calls.get(&token), Some(Call::Leases(_))) {
+            crate::trap::on_leases();
+        }
+        match self.calls.remove(&token) {
+            Some(Call::Leases(asked)) => self.on_leases(asked, answer, now_ns),
+            Some(Call::Usage) => self.on_usage(answer, now_ns),
+            Some(Call::Orphan { place, batch }) => self.on_orphan(place, &batch, answer, now_ns),
+            Some(Call::Config) => self.on_config(answer, now_ns),
+            None => {}
+        }
     }
 
     /// Has the next tick, which comes at once, call for this tenant, unless a call is under way.

@@ -35,8 +35,32 @@ pub fn trapping_filter() -> Result<PathBuf> {
     })
 }
 
+/// The filter as a native module of Envoy.
+pub fn native_filter() -> Result<PathBuf> {
+    step("filter (native module, release)", |step| build_native_filter("native", step))
+}
+
+fn build_native_filter(features: &str, step: &Step) -> Result<(PathBuf, String)> {
+    let mut cargo = command::cargo();
+    cargo.args(["rustc", "--package=weir-filter", "--lib", "--crate-type=cdylib"]);
+    cargo.args(["--profile=native", "--no-default-features", "--features", features]);
+    // It has a thread, so it must never be unloaded.
+    cargo.args(["--", "-Clink-arg=-Wl,-z,nodelete"]);
+    command::run_watched(&mut cargo, |line| step.shows(line))?;
+    built(target_dir().join("native/libweir_filter.so"))
+}
+
+/// Whether a built filter is a native module, and no wasm module.
+pub fn is_native(filter: &Path) -> bool {
+    filter.extension().is_some_and(|extension| extension == "so")
+}
+
 /// The module beside `filter` that is the same, but is told of bodies too.
 pub fn reading_bodies(filter: &Path) -> PathBuf {
+    if is_native(filter) {
+        // It is told of all.
+        return filter.to_owned();
+    }
     filter.with_file_name("weir_filter_llm.wasm")
 }
 

@@ -69,7 +69,7 @@ pub const CONTROL_PLANE_VARIABLE: &str = "WEIR_TEST_CONTROL_PLANE";
 #[derive(Debug, Clone)]
 pub struct Parts {
     pub tools: Tools,
-    /// The wasm file.
+    /// A wasm module, or a native one.
     pub filter: PathBuf,
     /// The `weir` binary.
     pub control_plane: PathBuf,
@@ -155,6 +155,9 @@ impl Builder<'_> {
     /// Calls of language models are metered, by this `llm` of the plugin configuration.
     pub fn models(self, llm: Value) -> Self {
         let filter = build::reading_bodies(&self.parts.filter);
+        if build::is_native(&filter) {
+            return self.plugin(json!({ "llm": llm }));
+        }
         // Requests are held back until their body has come.
         let waits = "root_id: weir\n                        allow_on_headers_stop_iteration: true";
         self.filter(&filter).edit("root_id: weir", waits).plugin(json!({ "llm": llm }))

@@ -3,10 +3,6 @@
 
 use std::borrow::Cow;
 
-use proxy_wasm::{
-    hostcalls,
-    types::{BufferType, MapType},
-};
 use weir_domain::{
     llm::{include_usage::including_usage, request::RequestFacts},
     quantity::Quantity,
@@ -17,10 +13,10 @@ use super::{
     config::{LlmConfig, Unreadable},
 };
 use crate::{
+    host::{self, remove_request_header, request_header},
     rating::Rate,
     refusal::Refused,
     stats::Counter,
-    streams::{remove_request_header, request_header},
     tenants::Index,
     worker::{Decision, Worker},
 };
@@ -48,7 +44,7 @@ impl Worker {
             return Head::Other;
         };
         // The body of an upgraded connection never ends.
-        let is_post = || request_header(":method").is_some_and(|method| method == b"POST");
+        let is_post = || request_header(":method").is_some_and(|method| *method == *b"POST");
         if !(request_header(":path").is_some_and(|path| llm.covers(&path)) && is_post()) {
             return Head::Other;
         }
@@ -150,8 +146,7 @@ fn read_body(llm: &LlmConfig, size: usize, whole: bool) -> Result<Asks, Refused>
     } else if !is_json() {
         by_length(Refused::BodyUnreadable("its content-type is not application/json".to_owned()))
     } else {
-        let body = hostcalls::get_buffer(BufferType::HttpRequestBody, 0, size).ok().flatten();
-        let body = body.unwrap_or_default();
+        let body = host::request_body(size);
         match RequestFacts::read(&body) {
             Ok(facts) => {
                 if llm.include_usage && facts.stream && !facts.include_usage {
@@ -177,7 +172,8 @@ fn said_length() -> Option<usize> {
 }
 
 fn told() -> Told {
-    let [model, prompt, output] = [MODEL_FIELD, PROMPT_FIELD, OUTPUT_FIELD].map(request_header);
+    let [model, prompt, output] =
+        [MODEL_FIELD, PROMPT_FIELD, OUTPUT_FIELD].map(|name| request_header(name).map(Vec::from));
     Told::by(model, prompt, output)
 }
 
@@ -190,8 +186,9 @@ fn is_json() -> bool {
 
 /// Whether the path, without its query, ends so.
 fn path_ends_with(end: &[u8]) -> bool {
-    let path = request_header(":path").unwrap_or_default();
-    path.split(|byte| *byte == b'?').next().is_some_and(|bare| bare.ends_with(end))
+    request_header(":path").is_some_and(|path| {
+        path.split(|byte| *byte == b'?').next().is_some_and(|bare| bare.ends_with(end))
+    })
 }
 
 /// Asks an OpenAI stream for its usage; others refuse the option.
@@ -201,13 +198,9 @@ fn include_usage(body: &[u8]) {
     }
     if let Ok(Cow::Owned(including)) = including_usage(body) {
         let length = including.len().to_string();
-        let _ = hostcalls::set_buffer(BufferType::HttpRequestBody, 0, body.len(), &including);
+        host::set_request_body(body.len(), &including);
         if request_header("content-length").is_some() {
-            let _ = hostcalls::set_map_value(
-                MapType::HttpRequestHeaders,
-                "content-length",
-                Some(&length),
-            );
+            host::set_request_header("content-length", &length);
         }
     }
 }

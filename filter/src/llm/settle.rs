@@ -1,10 +1,6 @@
 //! How a call of a language model is settled: by what its answer says, when that has come or can't come
 //! any more.
 
-use proxy_wasm::{
-    hostcalls,
-    types::{BufferType, MapType},
-};
 use weir_domain::{llm::response::BodyKind, quantity::Amount};
 
 use super::{
@@ -25,10 +21,8 @@ impl Worker {
         if call.reservation.is_none() {
             return;
         }
-        let header = |name| {
-            let value = hostcalls::get_map_value_bytes(MapType::HttpResponseHeaders, name);
-            value.ok().flatten().and_then(|value| String::from_utf8(value).ok())
-        };
+        let header =
+            |name| host::response_header(name).and_then(|value| String::from_utf8(value).ok());
         let status = header(":status").and_then(|status| status.parse().ok()).unwrap_or(0);
         let kind = header("content-type").and_then(|value| BodyKind::of_content_type(&value));
         let is_encoded = header("content-encoding")
@@ -43,8 +37,7 @@ impl Worker {
             return;
         };
         if size > 0 && call.answer.reads() {
-            let piece = hostcalls::get_buffer(BufferType::HttpResponseBody, 0, size).ok().flatten();
-            call.answer.feed(&piece.unwrap_or_default());
+            call.answer.feed(&host::response_body(size));
         }
         if is_last {
             self.settle_call(context);

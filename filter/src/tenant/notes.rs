@@ -1,6 +1,6 @@
 //! What is known of few tenants: that they are suspended, changed, refused, or told of their limits.
 
-use std::rc::Rc;
+use std::sync::Arc;
 
 use weir_domain::{protocol::LimitStatus, quantity::Amount};
 
@@ -19,9 +19,9 @@ pub(super) struct Notes {
     changed_ns: u64,
     refusal: Option<Refusal>,
     /// What refused requests were told last.
-    told: Option<Rc<LimitRefused>>,
+    told: Option<Arc<LimitRefused>>,
     /// For those who are told of them; otherwise nothing is kept.
-    limits: Option<Rc<Limits>>,
+    limits: Option<Arc<Limits>>,
     /// Calls of language models that are under way: what they may take at most is taken, and neither
     /// counted nor noted as spent yet.
     pub(super) open_calls: u32,
@@ -91,9 +91,9 @@ impl Tenant {
         let refusal = Refusal { retry_ns, ..refusal };
         let told = notes.told.take().filter(|told| told.is(refusal, cost, limits, now_ns));
         let told = told.unwrap_or_else(|| {
-            Rc::new(LimitRefused::new(refusal, cost, Rc::clone(limits), now_ns))
+            Arc::new(LimitRefused::new(refusal, cost, Arc::clone(limits), now_ns))
         });
-        notes.told = Some(Rc::clone(&told));
+        notes.told = Some(Arc::clone(&told));
         Refused::Limit(told)
     }
 
@@ -112,7 +112,7 @@ impl Tenant {
         if notes.limits.as_ref().is_none_or(|limits| limits.at_ns != slot.limits_ns) {
             let limits =
                 Limits { list: slot.limits.clone().unwrap_or_default(), at_ns: slot.limits_ns };
-            notes.limits = Some(Rc::new(limits));
+            notes.limits = Some(Arc::new(limits));
         }
         notes.spent_since_limits = spent;
     }

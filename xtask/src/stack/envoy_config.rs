@@ -3,8 +3,16 @@
 //! So each run of the demo and the tests proves that `envoy/envoy.yaml` works. What differs is
 //! replaced as text, and each text must stand there exactly once.
 
+use std::path::Path;
+
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
+
+use crate::build;
+
+/// Stands in `envoy.yaml` before the filter, and after it.
+const FILTER_OPENS: &str = "                  - name: weir\n";
+const FILTER_CLOSES: &str = "                  - name: envoy.filters.http.router";
 
 pub(super) struct PrivateConfig<'a> {
     pub(super) port: u16,
@@ -21,6 +29,11 @@ pub(super) struct PrivateConfig<'a> {
 
 impl PrivateConfig<'_> {
     pub(super) fn apply_to(&self, shipped: &str) -> Result<String> {
+        let (shipped, file) = if build::is_native(Path::new(self.filter)) {
+            (with_native_filter(shipped)?, "/etc/envoy/libweir_filter.so")
+        } else {
+            (shipped.to_owned(), "/etc/envoy/weir_filter.wasm")
+        };
         let endpoint = |host: &str, port: u16| {
             format!(
                 "- endpoint: {{ address: {{ socket_address: {{ address: {host}, port_value: {port} }} }} }}"
@@ -37,12 +50,12 @@ impl PrivateConfig<'_> {
             (endpoint("control-plane", 8080), control_planes.join("\n              ")),
             (endpoint("upstream", 8000), endpoint("127.0.0.1", self.upstream_port)),
             // A JSON string is a YAML string, whatever the path has in it.
-            ("/etc/envoy/weir_filter.wasm".into(), Value::from(self.filter).to_string()),
+            (file.into(), Value::from(self.filter).to_string()),
         ];
         let text = replacements
             .iter()
             .chain(self.edits)
-            .try_fold(shipped.to_owned(), |text, (from, to)| replace_once(&text, from, to))?;
+            .try_fold(shipped, |text, (from, to)| replace_once(&text, from, to))?;
         self.with_plugin_config(&text)
     }
 
@@ -94,12 +107,10 @@ impl Reloadable {
                 Ok((format!("{node}{dynamic}{before}{after}"), Some(resource)))
             }
             Self::Plugin => {
-                let opens = "                  - name: weir\n";
-                let closes = "                  - name: envoy.filters.http.router";
-                let (before, part, after) = cut(opens, closes)?;
-                let type_url = "type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm";
+                let (before, part, after) = cut(FILTER_OPENS, FILTER_CLOSES)?;
+                let type_url = type_url(part).context("the filter has no type")?;
                 let discovery = format!(
-                    "{opens}                    config_discovery: {{ config_source: {{ {source} }}, \
+                    "{FILTER_OPENS}                    config_discovery: {{ config_source: {{ {source} }}, \
                      type_urls: [{type_url}] }}\n"
                 );
                 let resource = format!(
@@ -111,6 +122,20 @@ impl Reloadable {
             }
         }
     }
+}
+
+/// The configuration with the filter as a native module.
+fn with_native_filter(shipped: &str) -> Result<String> {
+    let native = include_str!("../../../envoy/native-filter.yaml");
+    let missing = "envoy.yaml has no filter `weir` before the router";
+    let (before, rest) = shipped.split_once(FILTER_OPENS).context(missing)?;
+    let (_, after) = rest.split_once(FILTER_CLOSES).context(missing)?;
+    Ok(format!("{before}{native}{FILTER_CLOSES}{after}"))
+}
+
+/// Of the filter that `part` begins with.
+fn type_url(part: &str) -> Option<&str> {
+    part.split_once("\"@type\": ")?.1.lines().next()
 }
 
 /// What stands before, in and after the lines of the only `value: |`.

@@ -1,21 +1,18 @@
 //! The rim: what Envoy tells a VM of its configuration, the time and its calls, handed to the
-//! [`Worker`]. Requests come in by [`crate::streams`].
+//! [`Worker`]. Requests come in by [`requests`].
 
-use std::{cell::RefCell, rc::Rc, time::Duration};
+use std::{cell::RefCell, mem::take, rc::Rc, time::Duration};
 
-use proxy_wasm::{
-    hostcalls,
-    traits::{Context, RootContext},
-    types::{BufferType, LogLevel},
-};
+use proxy_wasm::traits::{Context, RootContext};
 
+use super::{host as envoy, requests};
 use crate::{
     config::Config,
     ending::Ending,
-    host,
+    host::{self, Level},
     http_call::Answer,
-    streams,
-    worker::{Call, Worker},
+    streams::Verdict,
+    worker::Worker,
 };
 
 /// Each callback for bodies costs, also where no body is read.
@@ -35,8 +32,21 @@ pub struct Root {
 impl Root {
     pub fn new(id: u32) -> Self {
         let worker = Shared::default();
-        streams::serve(id, &worker);
+        requests::serve(id, &worker);
         Self { id, worker }
+    }
+
+    /// Has those go on who have waited for a verdict. Without holding the worker: what Envoy does then
+    /// may come back to it.
+    fn deliver(&self) {
+        let verdicts = self.worker.borrow_mut().as_mut().map(|worker| take(&mut worker.verdicts));
+        for (context, verdict) in verdicts.into_iter().flatten() {
+            host::with_stream(context, self.id, || match verdict {
+                Verdict::Pass => host::resume(),
+                Verdict::Refuse(refused) => refused.send(),
+                Verdict::Look => {}
+            });
+        }
     }
 
     /// Nothing is asked of a worker that has ended.
@@ -49,18 +59,18 @@ impl Root {
     /// Envoy goes on calling `on_tick` of a root context that is gone, so that is ended too.
     fn leave(&self) {
         self.worker.replace(None);
-        streams::leave(self.id);
+        requests::leave(self.id);
         host::set_tick(Duration::ZERO);
     }
 }
 
 impl RootContext for Root {
     fn on_configure(&mut self, size: usize) -> bool {
-        let json = hostcalls::get_buffer(BufferType::PluginConfiguration, 0, size).ok().flatten();
+        let json = Some(envoy::configuration(size)).filter(|json| !json.is_empty());
         match Config::parse(json.as_deref()) {
             #[cfg(target_arch = "wasm32")]
-            Ok(config) if config.llm.is_some() && !crate::exports::is_told_of_bodies() => {
-                host::log(LogLevel::Error, NOT_TOLD_OF_BODIES);
+            Ok(config) if config.llm.is_some() && !super::exports::is_told_of_bodies() => {
+                host::log(Level::Error, NOT_TOLD_OF_BODIES);
                 false
             }
             Ok(config) => {
@@ -72,7 +82,7 @@ impl RootContext for Root {
                 true
             }
             Err(error) => {
-                host::log(LogLevel::Error, &error.to_string());
+                host::log(Level::Error, &error.to_string());
                 false
             }
         }
@@ -82,6 +92,7 @@ impl RootContext for Root {
         if let Some(worker) = self.worker.borrow_mut().as_mut() {
             worker.on_tick();
         }
+        self.deliver();
         self.drop_ended();
     }
 }
@@ -94,25 +105,11 @@ impl Context for Root {
         body_size: usize,
         _: usize,
     ) {
-        let answer = Answer::take(num_headers, body_size);
-        let now_ns = host::now_ns();
-        let mut worker = self.worker.borrow_mut();
-        let Some(worker) = worker.as_mut() else {
-            return;
-        };
-        #[cfg(feature = "trap")]
-        if matches!(worker.calls.get(&token), Some(Call::Leases(_))) {
-            crate::trap::on_leases();
+        let (status, body) = envoy::answer(num_headers, body_size);
+        if let Some(worker) = self.worker.borrow_mut().as_mut() {
+            worker.on_answer(token, &Answer::new(status, body));
         }
-        match worker.calls.remove(&token) {
-            Some(Call::Leases(asked)) => worker.on_leases(asked, &answer, now_ns),
-            Some(Call::Usage) => worker.on_usage(&answer, now_ns),
-            Some(Call::Orphan { place, batch }) => {
-                worker.on_orphan(place, &batch, &answer, now_ns);
-            }
-            Some(Call::Config) => worker.on_config(&answer, now_ns),
-            None => {}
-        }
+        self.deliver();
     }
 
     fn on_done(&mut self) -> bool {

@@ -9,13 +9,13 @@
 
 use std::{
     cell::Cell,
-    ops::Deref,
     ptr::{self, NonNull},
 };
 
 use proxy_wasm::types::{Action, MapType};
 
-use crate::streams;
+use super::requests;
+use crate::host::{SHORT, Value};
 
 unsafe extern "C" {
     // The SDK's, for root contexts.
@@ -43,30 +43,10 @@ pub fn is_told_of_bodies() -> bool {
     reads_bodies() == 1
 }
 
-/// The longest value that is read without allocating, in bytes: the longest id.
-const SHORT: usize = weir_domain::id::MAX_LEN;
-
 thread_local! {
     /// Where Envoy writes a short value while it is offered.
     static BUFFER: Cell<[u8; SHORT]> = const { Cell::new([0; SHORT]) };
     static IS_OFFERED: Cell<bool> = const { Cell::new(false) };
-}
-
-/// What Envoy has handed over.
-pub enum Value {
-    Short([u8; SHORT], usize),
-    Long(Vec<u8>),
-}
-
-impl Deref for Value {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        match self {
-            Self::Short(bytes, size) => bytes.get(..*size).unwrap_or_default(),
-            Self::Long(bytes) => bytes,
-        }
-    }
 }
 
 /// A header of the request whose stream is effective. Each request has one read: to allocate its value
@@ -105,42 +85,42 @@ pub extern "C" fn weir_on_context_create(context: u32, parent: u32) {
     if parent == 0 {
         proxy_on_context_create(context, parent);
     } else {
-        streams::begin(context, parent);
+        requests::begin(context, parent);
     }
 }
 
 #[unsafe(no_mangle)]
 pub extern "C" fn weir_on_request_headers(context: u32, _count: usize, is_last: bool) -> Action {
-    streams::on_request_headers(context, is_last)
+    requests::on_request_headers(context, is_last)
 }
 
 #[unsafe(no_mangle)]
 pub extern "C" fn weir_on_request_body(context: u32, size: usize, is_last: bool) -> Action {
-    streams::on_request_body(context, size, is_last)
+    requests::on_request_body(context, size, is_last)
 }
 
 #[unsafe(no_mangle)]
 pub extern "C" fn weir_on_request_trailers(context: u32, _count: usize) -> Action {
-    streams::on_request_trailers(context)
+    requests::on_request_trailers(context)
 }
 
 #[unsafe(no_mangle)]
 pub extern "C" fn weir_on_response_headers(context: u32, _count: usize, _is_last: bool) -> Action {
-    streams::on_response_headers(context);
+    requests::on_response_headers(context);
     Action::Continue
 }
 
 #[unsafe(no_mangle)]
 pub extern "C" fn weir_on_response_body(context: u32, size: usize, is_last: bool) -> Action {
-    streams::on_response_body(context, size, is_last);
+    requests::on_response_body(context, size, is_last);
     Action::Continue
 }
 
 #[unsafe(no_mangle)]
 pub extern "C" fn weir_on_done(context: u32) -> bool {
-    if streams::is_root(context) {
+    if requests::is_root(context) {
         return proxy_on_done(context);
     }
-    streams::end(context);
+    requests::end(context);
     true
 }
