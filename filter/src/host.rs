@@ -16,6 +16,9 @@ pub use envoy::{
     update, with_stream,
 };
 
+#[cfg(feature = "trap")]
+pub use envoy::trap;
+
 /// How much a line of the log matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Level {

@@ -42,6 +42,8 @@ pub enum Refused {
     UsageUnacknowledged,
     /// Too many requests wait already.
     Overloaded,
+    /// The worker that had it panicked.
+    WorkerFailed,
 }
 
 /// That the buckets do not hold `cost`, and how that is said. It is said alike to all until a number
@@ -97,6 +99,7 @@ impl Refused {
             Self::GraceExceeded => Counter::GraceExceeded,
             Self::UsageUnacknowledged => Counter::UsageUnacknowledged,
             Self::Overloaded => Counter::Overloaded,
+            Self::WorkerFailed => Counter::WorkerFailed,
         }
     }
 
@@ -115,6 +118,7 @@ impl Refused {
             Counter::UsageUnacknowledged => "usage_unacknowledged",
             Counter::Overloaded => "overloaded",
             Counter::GraceExceeded => "grace_exceeded",
+            Counter::WorkerFailed => "worker_failed",
             _ => "control_plane_unreachable",
         }
     }
@@ -130,7 +134,8 @@ impl Refused {
             | Self::PolicyFailed
             | Self::GraceExceeded
             | Self::UsageUnacknowledged
-            | Self::Overloaded => (503, "Service Unavailable"),
+            | Self::Overloaded
+            | Self::WorkerFailed => (503, "Service Unavailable"),
         }
     }
 
@@ -149,9 +154,10 @@ impl Refused {
             }
             Self::PolicyFailed => "Requests like this one cannot be rated at the moment.",
             Self::Limit(_) => NOTHING_LEFT,
-            Self::ControlPlaneUnreachable | Self::GraceExceeded | Self::UsageUnacknowledged => {
-                "Requests cannot be metered at the moment; try again."
-            }
+            Self::ControlPlaneUnreachable
+            | Self::GraceExceeded
+            | Self::UsageUnacknowledged
+            | Self::WorkerFailed => "Requests cannot be metered at the moment; try again.",
             Self::Overloaded => "Too many requests wait at the moment; try again.",
         };
         Cow::Borrowed(detail)
@@ -167,7 +173,8 @@ impl Refused {
             | Self::PolicyFailed
             | Self::GraceExceeded
             | Self::UsageUnacknowledged
-            | Self::Overloaded => GrpcStatus::Unavailable,
+            | Self::Overloaded
+            | Self::WorkerFailed => GrpcStatus::Unavailable,
         }
     }
 

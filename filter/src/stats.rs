@@ -30,6 +30,7 @@ pub enum Counter {
     UsageUnacknowledged,
     Overloaded,
     GraceExceeded,
+    WorkerFailed,
     /// Requests that passed without a lease.
     OutageGrace,
     OutageAllowed,
@@ -48,7 +49,7 @@ pub enum Counter {
     LostWorkers,
 }
 
-const COUNTERS: [(Counter, &str); 33] = [
+const COUNTERS: [(Counter, &str); 34] = [
     (Counter::Admitted, "weir.admitted"),
     (Counter::AdmittedTokens, "weir.admitted_tokens"),
     (Counter::Stored, "weir.stored"),
@@ -70,6 +71,7 @@ const COUNTERS: [(Counter, &str); 33] = [
     (Counter::UsageUnacknowledged, "weir.refused.usage_unacknowledged"),
     (Counter::Overloaded, "weir.refused.overloaded"),
     (Counter::GraceExceeded, "weir.refused.grace_exceeded"),
+    (Counter::WorkerFailed, "weir.refused.worker_failed"),
     (Counter::OutageGrace, "weir.outage_grace"),
     (Counter::OutageAllowed, "weir.outage_allowed"),
     (Counter::PolicyFailures, "weir.policy_failures"),

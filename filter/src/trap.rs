@@ -1,4 +1,4 @@
-//! Traps on request, and standstill, for tests of what Envoy and the other workers do then. Not in
+//! Traps and panics on request, and standstill, for tests of what Envoy and the other workers do then. Not in
 //! builds without the feature `trap`.
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -37,7 +37,7 @@ pub fn on_request(worker: &Worker) {
         _ => false,
     };
     if traps {
-        std::process::abort();
+        host::trap();
     }
 }
 
@@ -49,7 +49,7 @@ pub fn has_served() -> bool {
 
 /// Called for each answer to a call for leases, before it is taken in.
 pub fn on_leases() {
-    if AT_ANSWER.load(Ordering::Relaxed) {
-        std::process::abort();
+    if AT_ANSWER.swap(false, Ordering::Relaxed) {
+        host::trap();
     }
 }

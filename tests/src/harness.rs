@@ -16,7 +16,8 @@
 //!   Only the Postgres server is shared, so tests run side by side and tenants may have any name.
 //! - [`Fleet::with`] takes a closure that changes the stack: `Fleet::with(|stack| stack.gateways(2))`.
 //! - `fleet.stack` is an [`xtask::stack::Stack`]: kill and restart parts, read stats and logs, query SQL.
-//! - [`Fleet::that_traps`] has VMs that trap when a request asks for it.
+//! - [`Fleet::that_traps`] has VMs that trap when a request asks for it, [`Fleet::that_panics`] native
+//!   workers that panic.
 //! - Kill Postgres only in a fleet from [`Fleet::with_own_postgres`].
 //! - [`Api`] calls the admin API (`fleet.admin`) and the edge API (`fleet.edge`) with their tokens, or with others.
 //! - Limits and prices come from small functions such as [`monthly`] and [`per_unit`].
@@ -74,6 +75,14 @@ impl Fleet {
         change: impl FnOnce(Builder<'_>) -> Builder<'_>,
     ) -> Result<Self> {
         let filter = trapping_filter().await?;
+        Self::with(|stack| change(stack.filter(filter))).await
+    }
+
+    /// With a native module whose workers panic when a request asks for it, in the same way.
+    pub(crate) async fn that_panics(
+        change: impl FnOnce(Builder<'_>) -> Builder<'_>,
+    ) -> Result<Self> {
+        let filter = panicking_filter().await?;
         Self::with(|stack| change(stack.filter(filter))).await
     }
 
@@ -185,10 +194,23 @@ async fn shared() -> Result<&'static (Parts, Arc<Postgres>)> {
         .await
 }
 
-/// Built once per test binary, when the first test needs it.
+/// One that traps, or where the filter is a native module, one that panics. Built once per test binary, when
+/// the first test needs it.
 pub(crate) async fn trapping_filter() -> Result<&'static PathBuf> {
     static FILTER: OnceCell<PathBuf> = OnceCell::const_new();
+    let (parts, _) = shared().await?;
+    if build::is_native(&parts.filter) {
+        return panicking_filter().await;
+    }
     FILTER
         .get_or_try_init(|| async { tokio::task::spawn_blocking(build::trapping_filter).await? })
+        .await
+}
+
+/// A native module whose workers panic on request.
+pub(crate) async fn panicking_filter() -> Result<&'static PathBuf> {
+    static FILTER: OnceCell<PathBuf> = OnceCell::const_new();
+    FILTER
+        .get_or_try_init(|| async { tokio::task::spawn_blocking(build::panicking_filter).await? })
         .await
 }

@@ -12,6 +12,7 @@ use crate::repository::{fields, manifests, read, text, text_fields, variables_in
 
 const COMPOSE: &str = "docker-compose.yml";
 const ENVOY: &str = "envoy/envoy.yaml";
+const NATIVE_FILTER: &str = "envoy/native-filter.yaml";
 const CONTROL_PLANE: &str = "envoy/istio/control-plane.yaml";
 const WASM_PLUGIN: &str = "envoy/istio/wasm-plugin.yaml";
 const DOCKERFILES: [&str; 2] = ["control-plane/Dockerfile", "envoy/Dockerfile"];
@@ -126,6 +127,9 @@ fn every_path_that_docker_uses_exists() -> Result<()> {
 fn the_image_of_envoy_fits_its_configuration() -> Result<()> {
     let file = text(&weir_filter()?["vm_config"]["code"]["local"]["filename"])?.to_owned();
     assert!(read("envoy/Dockerfile")?.contains(&format!("weir_filter.wasm {file}\n")), "{file}");
+    let native = native_filter()?;
+    let file = text(&native["dynamic_module_config"]["module"]["local"]["filename"])?.to_owned();
+    assert!(read("envoy/Dockerfile")?.contains(&format!("libweir_filter.so {file}\n")), "{file}");
     assert_eq!(read(ENVOY)?.matches(TOKEN_PLACEHOLDER).count(), 1);
     assert!(read("envoy/docker-entrypoint.sh")?.contains(&format!("s|{TOKEN_PLACEHOLDER}|$")));
     Ok(())
@@ -137,6 +141,8 @@ fn the_image_of_envoy_fits_its_configuration() -> Result<()> {
 fn the_plugin_configuration_is_one_and_accepted() -> Result<()> {
     let filter = weir_filter()?;
     let mut for_envoy: Value = serde_json::from_str(text(&filter["configuration"]["value"])?)?;
+    let native = native_filter()?["filter_config"]["value"].clone();
+    assert_eq!(serde_json::from_str::<Value>(text(&native)?)?, for_envoy);
     let plugin = yaml(WASM_PLUGIN)?;
     let mut for_istio = plugin["spec"]["pluginConfig"].clone();
     assert_eq!(plugin["spec"]["failStrategy"], filter["failure_policy"]);
@@ -279,6 +285,13 @@ fn weir_filter() -> Result<Value> {
     let filters = manager["http_filters"].as_array().context("no http_filters")?;
     let weir = filters.iter().find(|filter| filter["name"] == "weir").context("no filter weir")?;
     Ok(weir["typed_config"]["config"].clone())
+}
+
+/// The same as a native module, to stand there instead.
+fn native_filter() -> Result<Value> {
+    let filter = yaml(NATIVE_FILTER)?[0].clone();
+    assert_eq!(filter["name"], "weir");
+    Ok(filter["typed_config"].clone())
 }
 
 fn control_plane_manifests() -> Result<[Value; 2]> {

@@ -2,6 +2,7 @@
 
 mod lost;
 mod outage;
+mod panics;
 mod reload;
 mod requests;
 mod trap;
@@ -32,8 +33,9 @@ pub(crate) async fn spring(fleet: &Fleet, gateway: usize, who: &str) -> Result<T
         let sent = Instant::now();
         let request = client.get(&url).header("x-tenant-id", BAIT).header("x-weir-trap", who);
         let answer = Answer::of(request).await?;
-        // Envoy's own answer, without a reason of the filter.
-        if answer.status == 503 && answer.header("x-weir-reason").is_empty() {
+        // Envoy's own answer, without a reason of the filter; or that of a native module.
+        let reason = answer.header("x-weir-reason");
+        if answer.status == 503 && ["", "worker_failed"].contains(&reason) {
             return Ok(Trap { sent, answered: Instant::now() });
         }
     }

@@ -85,24 +85,25 @@ pub fn run(options: &Options) -> Result<()> {
     eprintln!("Setting up");
     let parts = Parts {
         tools: setup::tools()?,
-        filter: build::filter()?,
+        filter: build::native_filter()?,
         control_plane: build::control_plane_release()?,
     };
     let service = build::ratelimit_service()?;
+    let wasm = build::filter()?;
     tokio::runtime::Runtime::new()?.block_on(async {
         tokio::select! {
-            done = bench(&parts, &service, options) => done,
+            done = bench(&parts, (&service, &wasm), options) => done,
             _ = tokio::signal::ctrl_c() => bail!("interrupted"),
         }
     })
 }
 
-async fn bench(parts: &Parts, service: &Path, options: &Options) -> Result<()> {
+async fn bench(parts: &Parts, programs: (&Path, &Path), options: &Options) -> Result<()> {
     let mut all = json!({});
     let mut targets = Vec::new();
     let postgres = Postgres::start(&parts.tools.postgres_bin).await?;
     if options.has(Part::Edge) {
-        let edge = edge(parts, &postgres, service, options).await?;
+        let edge = edge(parts, &postgres, programs, options).await?;
         report::print(&edge);
         targets.extend(edge.targets());
         add(&mut all, report::json(&edge));
@@ -134,21 +135,17 @@ async fn bench(parts: &Parts, service: &Path, options: &Options) -> Result<()> {
 async fn edge(
     parts: &Parts,
     postgres: &Arc<Postgres>,
-    service: &Path,
+    programs: (&Path, &Path),
     options: &Options,
 ) -> Result<edge::Edge> {
     let step = Step::start("Redis, control plane, upstream, Envoy");
     let mut stack = Stack::builder(parts, postgres).name("bench").concurrency(1).start().await?;
-    let rated = Stack::builder(parts, postgres)
-        .name("bench-rated")
-        .concurrency(1)
-        .gateways(2)
-        .start()
-        .await?;
+    let mut rated =
+        Stack::builder(parts, postgres).name("bench-rated").concurrency(1).start().await?;
     step.done("ready");
     let step = Step::start("a decision at the edge");
-    let edge = edge::measure(&mut stack, &rated, service, if options.quick { QUICK } else { FULL })
-        .await?;
+    let effort = if options.quick { QUICK } else { FULL };
+    let edge = edge::measure(&mut stack, &mut rated, programs, effort).await?;
     step.done("measured");
     Ok(edge)
 }

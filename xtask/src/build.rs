@@ -3,7 +3,7 @@
 mod trim;
 
 use std::{
-    env,
+    env, fs,
     path::{Path, PathBuf},
 };
 
@@ -37,17 +37,33 @@ pub fn trapping_filter() -> Result<PathBuf> {
 
 /// The filter as a native module of Envoy.
 pub fn native_filter() -> Result<PathBuf> {
-    step("filter (native module, release)", |step| build_native_filter("native", step))
+    step("filter (native module, release)", |step| {
+        build_native_filter(&["--profile=native", "--features=native"], "native", step)
+    })
 }
 
-fn build_native_filter(features: &str, step: &Step) -> Result<(PathBuf, String)> {
+/// The same with the feature `trap`, for tests of what happens when a worker panics. In a folder of its own,
+/// so that nobody takes it for the filter.
+pub fn panicking_filter() -> Result<PathBuf> {
+    step("filter that panics on request (native module)", |step| {
+        // Built fast, of what other tests are built of.
+        let (built_file, _) =
+            build_native_filter(&["--profile=dev", "--features=native,trap"], "debug", step)?;
+        let file = target_dir().join("native-trap").join("libweir_filter.so");
+        fs::create_dir_all(target_dir().join("native-trap"))?;
+        fs::copy(built_file, &file)?;
+        built(file)
+    })
+}
+
+fn build_native_filter(options: &[&str], folder: &str, step: &Step) -> Result<(PathBuf, String)> {
     let mut cargo = command::cargo();
     cargo.args(["rustc", "--package=weir-filter", "--lib", "--crate-type=cdylib"]);
-    cargo.args(["--profile=native", "--no-default-features", "--features", features]);
+    cargo.arg("--no-default-features").args(options);
     // It has a thread, so it must never be unloaded.
     cargo.args(["--", "-Clink-arg=-Wl,-z,nodelete"]);
     command::run_watched(&mut cargo, |line| step.shows(line))?;
-    built(target_dir().join("native/libweir_filter.so"))
+    built(target_dir().join(folder).join("libweir_filter.so"))
 }
 
 /// Whether a built filter is a native module, and no wasm module.

@@ -35,11 +35,13 @@ pub struct Options {
     pub once: bool,
     /// The last line of standard output is one JSON object.
     pub json: bool,
+    /// The filter is a native module.
+    pub native: bool,
 }
 
 pub fn run(options: Options) -> Result<()> {
     eprintln!("Setting up");
-    let parts = Parts::provide()?;
+    let parts = if options.native { Parts::provide_native()? } else { Parts::provide()? };
     tokio::runtime::Runtime::new()?.block_on(async {
         tokio::select! {
             // The demo first: at its end it waits for Ctrl-C itself.

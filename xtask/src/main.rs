@@ -23,6 +23,9 @@ enum Command {
         /// Make the last line of standard output one JSON object.
         #[arg(long)]
         json: bool,
+        /// With the filter as a native module of Envoy.
+        #[arg(long)]
+        native: bool,
     },
     /// Runs every check that a change must pass.
     Test {
@@ -50,6 +53,9 @@ enum Command {
         /// Of an earlier run, whose faults shall strike again; otherwise a new one, which is shown.
         #[arg(long)]
         seed: Option<u64>,
+        /// With the filter as a native module of Envoy.
+        #[arg(long)]
+        native: bool,
     },
     /// Brings `.sqlx`, the descriptions of the control plane's queries, up to date.
     Sqlx {
@@ -59,8 +65,12 @@ enum Command {
     },
     /// Fetches what the other commands need and builds nothing.
     Setup,
-    /// Builds the filter for Envoy and prints where it is.
-    BuildFilter,
+    /// Builds the filter for Envoy, as a wasm module, and prints where it is.
+    BuildFilter {
+        /// As a native module instead.
+        #[arg(long)]
+        native: bool,
+    },
 }
 
 fn main() -> ExitCode {
@@ -75,12 +85,14 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> anyhow::Result<()> {
     match command {
-        Command::Demo { once, json } => demo::run(demo::Options { once, json })?,
+        Command::Demo { once, json, native } => demo::run(demo::Options { once, json, native })?,
         Command::Bench { quick, only, json } => {
             bench::run(&bench::Options { quick, only, json })?;
         }
         Command::Test { only } => test::run(&only)?,
-        Command::Soak { minutes, seed } => soak::run(soak::Options { minutes, seed })?,
+        Command::Soak { minutes, seed, native } => {
+            soak::run(soak::Options { minutes, seed, native })?;
+        }
         Command::Sqlx { check } => {
             sqlx::update(if check { sqlx::Mode::Check } else { sqlx::Mode::Write })?;
         }
@@ -90,7 +102,10 @@ fn run(command: Command) -> anyhow::Result<()> {
             setup::wasm_test_runner()?;
             setup::llm_clients()?;
         }
-        Command::BuildFilter => println!("{}", build::filter()?.display()),
+        Command::BuildFilter { native } => {
+            let filter = if native { build::native_filter()? } else { build::filter()? };
+            println!("{}", filter.display());
+        }
     }
     Ok(())
 }

@@ -14,11 +14,13 @@ pub struct Options {
     pub minutes: u64,
     /// The same one brings the same faults in the same order.
     pub seed: Option<u64>,
+    /// The filter is a native module.
+    pub native: bool,
 }
 
 /// Runs it, and shows each fault as it strikes; fails with the seed when a law is broken.
 pub fn run(options: Options) -> Result<()> {
-    let parts = Parts::provide()?;
+    let parts = if options.native { Parts::provide_native()? } else { Parts::provide()? };
     let mut cargo = cargo();
     cargo
         .args(["test", "--package=weir-tests", "--", "--exact", "--nocapture"])

@@ -78,10 +78,19 @@ pub struct Parts {
 impl Parts {
     /// Fetches the tools that are missing and builds what was not handed over. Blocks.
     pub fn provide() -> Result<Self> {
+        Self::with_filter(build::filter)
+    }
+
+    /// The same, with the filter as a native module.
+    pub fn provide_native() -> Result<Self> {
+        Self::with_filter(build::native_filter)
+    }
+
+    fn with_filter(build_filter: impl FnOnce() -> Result<PathBuf>) -> Result<Self> {
         let handed_over = |variable| env::var_os(variable).map(PathBuf::from);
         Ok(Self {
             tools: setup::tools()?,
-            filter: handed_over(FILTER_VARIABLE).map_or_else(build::filter, Ok)?,
+            filter: handed_over(FILTER_VARIABLE).map_or_else(build_filter, Ok)?,
             control_plane: handed_over(CONTROL_PLANE_VARIABLE)
                 .map_or_else(build::control_plane, Ok)?,
         })
@@ -335,6 +344,11 @@ impl Stack {
         let gateway = Gateway::start(&self.envoy, folder, index, arguments, clock, config).await?;
         self.gateways.push(gateway);
         Ok(())
+    }
+
+    /// Gateways that are added from now on have this filter.
+    pub fn use_filter(&mut self, filter: &Path) {
+        filter.clone_into(&mut self.filter);
     }
 
     /// Runs `weir` with these arguments and the settings of the control planes, to its end.

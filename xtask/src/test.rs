@@ -13,7 +13,7 @@ use clap::ValueEnum;
 pub enum Check {
     /// The code is formatted.
     Fmt,
-    /// Clippy has no warnings, native and for the filter's target.
+    /// Clippy has no warnings, native and for both ways in which the filter is built.
     Clippy,
     /// `.sqlx` has exactly the queries of the code.
     Sqlx,
@@ -21,8 +21,10 @@ pub enum Check {
     Native,
     /// The tests of `domain` on wasm32-unknown-unknown under Node.
     Wasm,
-    /// The end-to-end tests on real Envoy, Redis and Postgres.
+    /// The end-to-end tests on real Envoy, Redis and Postgres, with the filter as a wasm module.
     E2e,
+    /// Those that show the filter at work, once more with it as a native module.
+    E2eNative,
 }
 
 impl Check {
@@ -34,6 +36,7 @@ impl Check {
             Self::Native => steps::native(),
             Self::Wasm => domain::on_wasm(),
             Self::E2e => steps::end_to_end(),
+            Self::E2eNative => steps::end_to_end_natively(),
         }
     }
 

@@ -334,3 +334,9 @@ pub fn add_to_counter(id: u32, count: u64) {
         }
     }
 }
+
+/// The worker panics.
+#[cfg(feature = "trap")]
+pub fn trap() -> ! {
+    std::panic::resume_unwind(Box::new("it was asked to"))
+}

@@ -18,8 +18,14 @@ use super::{
     timer,
 };
 use crate::{
-    config::Config, ending::Ending, host::warn, http_call::Answer, refusal::Refused, stats::Stats,
-    streams::Verdict, worker::Worker,
+    config::Config,
+    ending::Ending,
+    host::warn,
+    http_call::Answer,
+    refusal::Refused,
+    stats::Stats,
+    streams::{Next, Verdict},
+    worker::Worker,
 };
 
 /// What is to come within this time, comes without the timer.
@@ -260,8 +266,20 @@ impl Seat {
         }
         let is_known = |worker: &mut Worker| worker.paused.contains_key(&context);
         if host::is_paused(context) && self.enter(is_known) != Some(true) {
-            self.go_on(context, Some(&Refused::ControlPlaneUnreachable));
+            match self.fail() {
+                Next::Refuse(refused) => self.go_on(context, Some(&refused)),
+                _ => self.go_on(context, None),
+            }
         }
+    }
+
+    /// What becomes of a request whose worker has panicked.
+    pub(super) fn fail(&self) -> Next {
+        let refused = Refused::WorkerFailed;
+        if self.enter(|worker| worker.note_refusal(&refused)) == Some(false) {
+            return Next::Pass;
+        }
+        Next::Refuse(refused)
     }
 
     fn go_on(&self, context: u32, refused: Option<&Refused>) {

@@ -8,7 +8,7 @@ use super::{
     host,
     seat::Seat,
 };
-use crate::{refusal::Refused, streams::Next, worker::Worker};
+use crate::{streams::Next, worker::Worker};
 
 thread_local! {
     /// Numbers the requests of this thread.
@@ -44,8 +44,7 @@ impl<'f> Stream<'f> {
                 (next, worker.has_noted(self.context))
             })
         });
-        let (next, is_noted) =
-            asked.unwrap_or((Next::Refuse(Refused::ControlPlaneUnreachable), true));
+        let (next, is_noted) = asked.unwrap_or_else(|| (self.seat.fail(), true));
         self.is_noted.set(is_noted);
         if let Next::Refuse(refused) = &next {
             host::on_stream(self.envoy, || refused.send());

@@ -186,3 +186,9 @@ pub fn define_counter(name: &str) -> Option<u32> {
 pub fn add_to_counter(id: u32, count: u64) {
     let _ = hostcalls::increment_metric(id, i64::try_from(count).unwrap_or(i64::MAX));
 }
+
+/// The VM traps.
+#[cfg(feature = "trap")]
+pub fn trap() -> ! {
+    std::process::abort()
+}

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use serde_json::json;
+use xtask::stack::Builder;
 
 use super::{BAIT, Trap, are_missed, passes, reloads, spring};
 use crate::{
@@ -22,30 +23,46 @@ const UNFLUSHED: Duration = Duration::from_millis(1_000);
 /// is not billed, and what is lost was admitted at that gateway since the last flush.
 #[tokio::test]
 async fn a_trap_loses_what_was_not_flushed_and_nothing_else() -> Result<()> {
-    let fleet = Fleet::that_traps(|stack| {
-        stack.gateways(2).edit("stream_idle_timeout: 60s", "stream_idle_timeout: 6s")
-    })
-    .await?;
+    let fleet = Fleet::that_traps(two_gateways).await?;
+    loses_what_was_not_flushed(&fleet).await?;
+    each_is_replaced(&fleet, &[2, 1]).await
+}
+
+/// The same where workers of a native module panic.
+#[tokio::test]
+async fn a_panic_loses_what_was_not_flushed_and_nothing_else() -> Result<()> {
+    let fleet = Fleet::that_panics(two_gateways).await?;
+    loses_what_was_not_flushed(&fleet).await?;
+    let failed = fleet.stack.gateways[0].weir_stat("refused.worker_failed").await?;
+    ensure!(failed >= 2, "{failed} were refused as their worker panicked");
+    Ok(())
+}
+
+fn two_gateways(stack: Builder<'_>) -> Builder<'_> {
+    stack.gateways(2).edit("stream_idle_timeout: 60s", "stream_idle_timeout: 6s")
+}
+
+async fn loses_what_was_not_flushed(fleet: &Fleet) -> Result<()> {
     fleet.tenant("wide", &[monthly(1_000_000)], &[]).await?;
     fleet.tenant("dry", &[monthly(DRY)], &[]).await?;
     fleet.tenant("rate", &[continuous("rate", "tokens", 100, 50, 1_000)], &[]).await?;
     fleet.tenant(BAIT, &[], &[]).await?;
     let pause = Duration::from_millis(10);
-    let start = |tenant, clients| Traffic::start(&fleet, tenant, &[clients; 2], pause);
+    let start = |tenant, clients| Traffic::start(fleet, tenant, &[clients; 2], pause);
     let (wide, dry, rate) = (start("wide", 4)?, start("dry", 2)?, start("rate", 2)?);
     let mut traps: Vec<(usize, Trap)> = Vec::new();
     for number in 0..TRAPS {
         passes(BACKOFF).await?;
         let gateway = number % 2;
-        let trap = spring(&fleet, gateway, "any").await?;
+        let trap = spring(fleet, gateway, "any").await?;
         traps.push((gateway, trap));
         wait_for("the gateways to serve", SOON, async || {
             Ok(wide.is_served_since(trap.answered, 2).then_some(()))
         })
         .await?;
     }
-    are_missed(&fleet, 0, 2).await?;
-    are_missed(&fleet, 1, 1).await?;
+    are_missed(fleet, 0, 2).await?;
+    are_missed(fleet, 1, 1).await?;
 
     let (wide, dry, rate) = (wide.stop().await?, dry.stop().await?, rate.stop().await?);
     ensure!(dry.admitted() <= DRY, "{} of {DRY} are admitted", dry.admitted());
@@ -71,7 +88,7 @@ async fn a_trap_loses_what_was_not_flushed_and_nothing_else() -> Result<()> {
     }
     // What a VM passed on whose answer it did not live to see, its client saw fail.
     ensure!(billed <= fleet.stack.upstream.requests(), "{billed} are billed");
-    each_is_replaced(&fleet, &[2, 1]).await
+    Ok(())
 }
 
 /// Each VM that trapped is replaced, at the next request that gets to its thread: those of clients on

@@ -33,15 +33,15 @@ pub(super) struct Steady {
     pub(super) calls_per_1000: f64,
 }
 
-/// `service` is the program that Envoy's `ratelimit` filter asks.
-/// Gateways of `rated`, of which there are two, get a policy.
+/// `programs` are the one that Envoy's `ratelimit` filter asks, and Weir's filter as a wasm module; the
+/// stacks have the native one. Gateways of `rated` get a policy.
 pub(super) async fn measure(
     stack: &mut Stack,
-    rated: &Stack,
-    service: &Path,
+    rated: &mut Stack,
+    programs: (&Path, &Path),
     effort: Effort,
 ) -> Result<Edge> {
-    let (mut rows, _service) = rows::set_up(stack, rated, service).await?;
+    let (mut rows, _service) = rows::set_up(stack, rated, programs).await?;
     for row in &mut rows {
         row.clients.send(effort.requests * 2).await.with_context(|| row.name)?;
     }
@@ -83,6 +83,13 @@ impl Edge {
             at_most("weir_deny_over_direct_answer", 1.35),
             at_most("policy_added_over_bare", 0.05),
             at_most("weir_policy_each_over_ratelimit_service", 1.0),
+            // The same of the wasm module.
+            at_most("weir_wasm_allow_over_bare", 1.12),
+            at_most("weir_wasm_allow_over_wasm_noop", 1.05),
+            at_most("weir_wasm_added_over_ratelimit_service_added", 0.1),
+            at_most("weir_wasm_deny_over_direct_answer", 1.35),
+            at_most("wasm_policy_added_over_bare", 0.05),
+            at_most("weir_wasm_policy_each_over_ratelimit_service", 1.0),
             Target::at_most("waited_share", self.steady.waited_share, 0.001),
             Target::at_most("calls_per_1000", self.steady.calls_per_1000, 5.0),
         ]
@@ -101,21 +108,32 @@ fn ratios(rows: &[Row]) -> BTreeMap<&'static str, Spread> {
     // What is added is a small difference of large numbers: of the medians, or one noisy round of
     // the bare Envoy makes it anything.
     let median = |name: &str| Spread::of(cpu(name)).median;
-    let added =
-        (median("weir_allow") - median("bare")) / (median("ratelimit_service") - median("bare"));
-    let policy_added = (median("weir_policy") - median("weir_allow")) / median("bare");
+    let added = |to: &str, base: &str| median(to) - median(base);
+    let share = |weir| vec![added(weir, "bare") / added("ratelimit_service", "bare")];
+    let policy_added = |weir, plain| vec![added(weir, plain) / median("bare")];
     [
-        ("policy_added_over_bare", vec![policy_added]),
+        ("policy_added_over_bare", policy_added("weir_policy", "weir_allow")),
+        ("wasm_policy_added_over_bare", policy_added("weir_wasm_policy", "weir_wasm_allow")),
+        ("weir_wasm_allow_over_bare", over("weir_wasm_allow", "bare")),
+        ("weir_wasm_allow_over_wasm_noop", over("weir_wasm_allow", "wasm_noop")),
+        ("weir_wasm_allow_over_wasm_header", over("weir_wasm_allow", "wasm_header")),
+        ("weir_wasm_fields_over_bare", over("weir_wasm_fields", "bare")),
+        ("weir_wasm_deny_over_direct_answer", over("weir_wasm_deny", "direct_answer")),
+        ("weir_wasm_added_over_ratelimit_service_added", share("weir_wasm_allow")),
+        (
+            "weir_wasm_policy_each_over_ratelimit_service",
+            over("weir_wasm_policy_each", "ratelimit_service"),
+        ),
+        ("weir_allow_over_local_ratelimit", over("weir_allow", "local_ratelimit")),
         ("weir_policy_over_bare", over("weir_policy", "bare")),
         ("weir_policy_each_over_ratelimit_service", over("weir_policy_each", "ratelimit_service")),
         ("wasm_noop_over_bare", over("wasm_noop", "bare")),
         ("local_ratelimit_over_bare", over("local_ratelimit", "bare")),
         ("weir_allow_over_bare", over("weir_allow", "bare")),
         ("weir_allow_over_wasm_noop", over("weir_allow", "wasm_noop")),
-        ("weir_allow_over_wasm_header", over("weir_allow", "wasm_header")),
         ("weir_fields_over_bare", over("weir_fields", "bare")),
         ("ratelimit_service_over_bare", over("ratelimit_service", "bare")),
-        ("weir_added_over_ratelimit_service_added", vec![added]),
+        ("weir_added_over_ratelimit_service_added", share("weir_allow")),
         ("weir_deny_over_direct_answer", over("weir_deny", "direct_answer")),
     ]
     .into_iter()
@@ -128,9 +146,9 @@ impl Steady {
     async fn measure(stack: &Stack, rows: &mut [Row], effort: Effort) -> Result<Self> {
         let row = rows.iter_mut().find(|row| row.name == "weir_allow").context("no weir_allow")?;
         row.clients.send(effort.steady / 4).await.context(PLENTY)?;
-        let before = Counts::of(&stack.gateways[0]).await?;
+        let before = Counts::of(&stack.gateways[1]).await?;
         row.clients.send(effort.steady).await?;
-        let counted = Counts::of(&stack.gateways[0]).await?.since(&before);
+        let counted = Counts::of(&stack.gateways[1]).await?.since(&before);
         Ok(Self {
             waited_share: counted.waited / counted.admitted,
             calls_per_1000: counted.calls * 1_000.0 / counted.admitted,

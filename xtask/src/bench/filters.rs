@@ -7,6 +7,8 @@ use anyhow::{Context, Result};
 
 /// What stands where Weir does.
 pub(super) enum Peer<'a> {
+    /// Weir itself.
+    Weir,
     Bare,
     /// A wasm module that does nothing.
     Wasm(&'a Path),
@@ -28,6 +30,9 @@ const CLUSTERS: &str = "  clusters:\n";
 impl Peer<'_> {
     /// Puts it into a configuration that has Weir.
     pub(super) fn instead_of_weir(&self, config: &str) -> Result<String> {
+        if matches!(self, Self::Weir) {
+            return Ok(config.to_owned());
+        }
         let start = config.find(FILTERS).context("no http_filters")? + FILTERS.len();
         let router = config.find(ROUTER).context("no router")?;
         let (before, after) = (&config[..start], &config[router..]);
@@ -50,7 +55,7 @@ impl Peer<'_> {
 
     fn filter(&self) -> Option<String> {
         Some(match self {
-            Self::Bare | Self::DirectAnswer(_) => return None,
+            Self::Weir | Self::Bare | Self::DirectAnswer(_) => return None,
             Self::Wasm(module) => format!(
                 r#"- name: noop
   typed_config:

@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{
     cpu,
@@ -62,16 +62,6 @@ pub(super) struct Row {
 }
 
 impl Row {
-    async fn new(
-        name: &'static str,
-        explained: &'static str,
-        (gateway, tenant, status): (&Gateway, &str, u16),
-        asks: &[u32],
-    ) -> Result<Self> {
-        let target = Target::new(gateway.port(), tenant, status);
-        Self::of(name, explained, (gateway, target), asks).await
-    }
-
     async fn of(
         name: &'static str,
         explained: &'static str,
@@ -114,11 +104,12 @@ impl Row {
     }
 }
 
-/// All rows, and the service that one of them asks. Gateways of `rated` have a policy.
+/// All rows, and the service that one of them asks. Gateways of `rated` have a policy. The first gateway of
+/// each stack has the filter as a native module; `wasm` is the other one.
 pub(super) async fn set_up(
     stack: &mut Stack,
-    rated: &Stack,
-    service: &Path,
+    rated: &mut Stack,
+    (service, wasm): (&Path, &Path),
 ) -> Result<(Vec<Row>, RatelimitService)> {
     let service = RatelimitService::start(service, &stack.redis.url())?;
     let admin = Admin::new(stack)?;
@@ -130,59 +121,100 @@ pub(super) async fn set_up(
     let refused = refusal(&stack.gateways[0]).await?;
     let noop = noop::write(stack.folder(), noop::Does::Nothing)?;
     let header = noop::write(stack.folder(), noop::Does::ReadsHeader)?;
-    // The first gateway is Weir's, which the stack has already.
-    for peer in [
-        Peer::Bare,
-        Peer::Wasm(&noop),
-        Peer::Wasm(&header),
-        Peer::LocalRatelimit,
-        Peer::RatelimitService(service.port),
-        Peer::DirectAnswer(refused),
-    ] {
-        stack.add_gateway_with(&json!({}), |config| peer.instead_of_weir(&config)).await?;
-    }
-    stack.add_gateway(&json!({ "rate_limit_fields": "always" })).await?;
+    let fields = json!({ "rate_limit_fields": "always" });
 
-    let weir_of = |stack: &Stack| -> Vec<u32> {
-        let all = [stack.control_planes[0].pid(), stack.redis.pid(), stack.database.postgres.pid()];
-        all.into_iter().flatten().collect()
-    };
-    let (weir, weir_rated) = (weir_of(stack), weir_of(rated));
-    let (memoized, each) = (&rated.gateways[0], &rated.gateways[1]);
-    let prompts = Target::with_prompts(each.port(), PLENTY, PROMPTS, 200);
+    let weir = asked(stack);
+    let native = added(stack, &json!({}), &Peer::Weir).await?;
+    let native_fields = added(stack, &fields, &Peer::Weir).await?;
+    stack.use_filter(wasm);
+    let wasm_plain = added(stack, &json!({}), &Peer::Weir).await?;
+    let wasm_fields = added(stack, &fields, &Peer::Weir).await?;
+    let rated_by = asked(rated);
+    let (memoized, each) = (0, added(rated, &json!({}), &Peer::Weir).await?);
+    rated.use_filter(wasm);
+    let wasm_memoized = added(rated, &json!({}), &Peer::Weir).await?;
+    let wasm_each = added(rated, &json!({}), &Peer::Weir).await?;
+
+    let mut rows = Rows::default();
+    for (name, explained, peer) in [
+        ("bare", "Envoy, no filter", Peer::Bare),
+        ("wasm_noop", "a wasm module that does nothing", Peer::Wasm(&noop)),
+        ("wasm_header", "a wasm module that reads one header", Peer::Wasm(&header)),
+        ("local_ratelimit", "Envoy's local_ratelimit (no global limit)", Peer::LocalRatelimit),
+    ] {
+        let index = added(stack, &json!({}), &peer).await?;
+        rows.add(name, explained, &stack.gateways[index], (PLENTY, 200), &[]).await?;
+    }
+    for (name, explained, gateway, tenant) in [
+        ("weir_allow", "Weir admits", native, (PLENTY, 200)),
+        ("weir_fields", "Weir admits, RateLimit on each answer", native_fields, (PLENTY, 200)),
+        ("weir_deny", "Weir refuses (429)", native, (SPENT, 429)),
+        ("weir_wasm_allow", "Weir as wasm admits", wasm_plain, (PLENTY, 200)),
+        ("weir_wasm_fields", "Weir as wasm admits, RateLimit on each", wasm_fields, (PLENTY, 200)),
+        ("weir_wasm_deny", "Weir as wasm refuses (429)", wasm_plain, (SPENT, 429)),
+    ] {
+        rows.add(name, explained, &stack.gateways[gateway], tenant, &weir).await?;
+    }
+    for (name, explained, gateway) in [
+        ("weir_policy", "Weir admits by a policy", memoized),
+        ("weir_wasm_policy", "Weir as wasm admits by a policy", wasm_memoized),
+    ] {
+        rows.add(name, explained, &rated.gateways[gateway], (PLENTY, 200), &rated_by).await?;
+    }
+    for (name, explained, gateway) in [
+        ("weir_policy_each", "Weir admits by a policy, each input new", each),
+        ("weir_wasm_policy_each", "Weir as wasm, each input new", wasm_each),
+    ] {
+        let gateway = &rated.gateways[gateway];
+        let target = Target::with_prompts(gateway.port(), PLENTY, PROMPTS, 200);
+        rows.0.push(Row::of(name, explained, (gateway, target), &rated_by).await?);
+    }
     let asked: Vec<u32> =
         [Some(service.process.id()), stack.redis.pid()].into_iter().flatten().collect();
-    let envoy = |index: usize| (&stack.gateways[index], PLENTY, 200);
-    let rows = vec![
-        Row::new("bare", "Envoy, no filter", envoy(1), &[]).await?,
-        Row::new("wasm_noop", "a wasm module that does nothing", envoy(2), &[]).await?,
-        Row::new("wasm_header", "a wasm module that reads one header", envoy(3), &[]).await?,
-        Row::new("local_ratelimit", "Envoy's local_ratelimit (no global limit)", envoy(4), &[])
-            .await?,
-        Row::new("weir_allow", "Weir admits", envoy(0), &weir).await?,
-        Row::new("weir_fields", "Weir admits, RateLimit on each answer", envoy(7), &weir).await?,
-        Row::new("weir_policy", "Weir admits by a policy", (memoized, PLENTY, 200), &weir_rated)
-            .await?,
-        Row::of(
-            "weir_policy_each",
-            "Weir admits by a policy, each input is new",
-            (each, prompts),
-            &weir_rated,
-        )
-        .await?,
-        Row::new("ratelimit_service", "Envoy's ratelimit, a service, Redis", envoy(5), &asked)
-            .await?,
-        Row::new(
-            "direct_answer",
-            "Envoy itself answers 429",
-            (&stack.gateways[6], PLENTY, 429),
-            &[],
-        )
-        .await?,
-        Row::new("weir_deny", "Weir refuses (429)", (&stack.gateways[0], SPENT, 429), &weir)
-            .await?,
-    ];
-    Ok((rows, service))
+    for (name, explained, peer, status, asked) in [
+        (
+            "ratelimit_service",
+            "Envoy's ratelimit, a service, Redis",
+            Peer::RatelimitService(service.port),
+            200,
+            &asked[..],
+        ),
+        ("direct_answer", "Envoy itself answers 429", Peer::DirectAnswer(refused), 429, &[]),
+    ] {
+        let index = added(stack, &json!({}), &peer).await?;
+        rows.add(name, explained, &stack.gateways[index], (PLENTY, status), asked).await?;
+    }
+    Ok((rows.0, service))
+}
+
+/// Adds a gateway with `peer`, and says where it stands.
+async fn added(stack: &mut Stack, plugin: &Value, peer: &Peer<'_>) -> Result<usize> {
+    stack.add_gateway_with(plugin, |config| peer.instead_of_weir(&config)).await?;
+    Ok(stack.gateways.len() - 1)
+}
+
+/// All that Weir's gateways ask.
+fn asked(stack: &Stack) -> Vec<u32> {
+    let all = [stack.control_planes[0].pid(), stack.redis.pid(), stack.database.postgres.pid()];
+    all.into_iter().flatten().collect()
+}
+
+#[derive(Default)]
+struct Rows(Vec<Row>);
+
+impl Rows {
+    async fn add(
+        &mut self,
+        name: &'static str,
+        explained: &'static str,
+        gateway: &Gateway,
+        (tenant, status): (&str, u16),
+        asks: &[u32],
+    ) -> Result<()> {
+        let target = Target::new(gateway.port(), tenant, status);
+        self.0.push(Row::of(name, explained, (gateway, target), asks).await?);
+        Ok(())
+    }
 }
 
 /// A tenant with a plan of its own, and so many tokens.

@@ -18,20 +18,50 @@ pub(super) fn clippy() -> Result<()> {
     let denied = ["--", "--deny=warnings"];
     run_shown(cargo().args(["clippy", "--workspace", "--all-targets"]).args(denied))?;
     setup::rust_targets()?;
-    let filter = ["clippy", "--package=weir-filter", "--target=wasm32-wasip1"];
-    run_shown(cargo().args(filter).args(["--target-dir=target-wasm"]).args(denied))
+    let filter = ["clippy", "--package=weir-filter"];
+    let wasm = ["--target=wasm32-wasip1", "--target-dir=target-wasm"];
+    run_shown(cargo().args(filter).args(wasm).args(denied))?;
+    let native = ["--no-default-features", "--features=native,trap"];
+    run_shown(cargo().args(filter).args(native).args(denied))
 }
 
 pub(super) fn native() -> Result<()> {
     run_shown(cargo().args(["test", "--workspace", "--exclude=weir-tests"]))
 }
 
-/// Builds the parts first and hands them over, so that no test builds anything.
 pub(super) fn end_to_end() -> Result<()> {
-    let parts = Parts::provide()?;
+    run_end_to_end(&Parts::provide()?, &[])
+}
+
+/// Tests of what the two have not in common: what Envoy tells of requests and is told, who makes calls when,
+/// and what becomes of workers.
+const NATIVE: [&str; 13] = [
+    "bounds::",
+    "configuration::",
+    "conservation::",
+    "fleet::exact",
+    "fleet::soak",
+    "fleet::waiting",
+    "gateway::",
+    "llm::",
+    "outage::",
+    "rating::",
+    "smoke::",
+    "takeover::lost::an_envoy",
+    "takeover::reload",
+];
+
+pub(super) fn end_to_end_natively() -> Result<()> {
+    run_end_to_end(&Parts::provide_native()?, &NATIVE)
+}
+
+/// Those whose name has one of these in it, or all. The parts are built and handed over, so that no test
+/// builds anything.
+fn run_end_to_end(parts: &Parts, names: &[&str]) -> Result<()> {
     run_shown(
         cargo()
-            .args(["test", "--package=weir-tests"])
+            .args(["test", "--package=weir-tests", "--"])
+            .args(names)
             // Errors that tests return say what they mean; where they were made is noise.
             .env("RUST_LIB_BACKTRACE", "0")
             .env(FILTER_VARIABLE, &parts.filter)
