@@ -83,7 +83,7 @@ const TTL_UNIT_NS: u64 = 10_000_000;
 /// Where a tenant's slot is kept. There are as many of these as tenants: Envoy keeps a key of up to 22
 /// bytes in its place, and has to allocate for a longer one.
 pub fn slot_key(id: &TenantId) -> String {
-    format!("s1/{id}")
+    format!("weir/1:{id}")
 }
 
 impl Tenant {

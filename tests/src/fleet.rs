@@ -8,6 +8,7 @@ pub(crate) mod clocks;
 mod crash;
 mod exact;
 mod faults;
+mod forms;
 mod leftover;
 mod network;
 mod no_postgres;

@@ -207,6 +207,14 @@ pub(crate) async fn trapping_filter() -> Result<&'static PathBuf> {
         .await
 }
 
+/// The filter in the other form: as a native module, where all else is tested with the wasm module.
+pub(crate) async fn other_filter() -> Result<PathBuf> {
+    let (parts, _) = shared().await?;
+    let is_native = build::is_native(&parts.filter);
+    let build = move || if is_native { build::filter() } else { build::native_filter() };
+    tokio::task::spawn_blocking(build).await?
+}
+
 /// A native module whose workers panic on request.
 pub(crate) async fn panicking_filter() -> Result<&'static PathBuf> {
     static FILTER: OnceCell<PathBuf> = OnceCell::const_new();
