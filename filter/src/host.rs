@@ -11,9 +11,9 @@ use crate::wasm::host as envoy;
 
 pub use envoy::{
     add_to_counter, call, clear, define_counter, done, log, now_ns, reaches_streams, read,
-    remove_request_header, reply, reply_grpc, request_body, request_header, response_body,
-    response_header, resume, set_request_body, set_request_header, set_response_header, set_tick,
-    update, with_stream,
+    remove_request_header, reply, reply_grpc, request_body, request_header, request_headers,
+    response_body, response_header, resume, set_request_body, set_request_header,
+    set_response_header, set_tick, update, with_stream,
 };
 
 #[cfg(feature = "trap")]
@@ -53,6 +53,20 @@ impl Deref for Value {
         match self {
             Self::Short(bytes, size) => bytes.get(..*size).unwrap_or_default(),
             Self::Long(bytes) => bytes,
+        }
+    }
+}
+
+impl From<&[u8]> for Value {
+    #[inline]
+    fn from(value: &[u8]) -> Self {
+        let mut short = [0; SHORT];
+        match short.get_mut(..value.len()) {
+            Some(bytes) => {
+                bytes.copy_from_slice(value);
+                Self::Short(short, value.len())
+            }
+            None => Self::Long(value.to_vec()),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What a request costs, and under which meter and version of the policy it is counted. Without a
 //! policy that is what the configuration says, and nothing is evaluated.
 
-use std::{borrow::Cow, collections::BTreeMap};
+use std::borrow::Cow;
 
 use weir_domain::{
     id::Meter,
@@ -15,7 +15,7 @@ use weir_policy::{
 
 use crate::{
     config::PolicyFailure,
-    host::{self, request_header},
+    host::{self, Value},
     llm::call::Asks,
     refusal::Refused,
     slot::Slot,
@@ -266,48 +266,47 @@ fn rate(base: Amount, is_call: bool, cost: Quantity, meter: &Meter, policy_versi
 }
 
 /// What a policy reads of a request's headers.
-#[derive(Default)]
 struct Read<'p> {
-    method: Cow<'static, str>,
-    path: Cow<'static, str>,
-    headers: BTreeMap<Cow<'p, str>, Cow<'static, str>>,
+    fields: &'p [Field],
+    /// Of those fields that are headers.
+    values: Vec<Option<Value>>,
 }
 
 impl<'p> Read<'p> {
     fn of(fields: &'p [Field]) -> Self {
-        let mut read = Self::default();
-        for field in fields {
-            match field {
-                Field::Method => read.method = header(":method").unwrap_or_default(),
-                Field::Path => {
-                    let mut path = request_header(":path").map_or_else(Vec::new, Vec::from);
-                    path.truncate(path.iter().position(|byte| *byte == b'?').unwrap_or(path.len()));
-                    read.path = text(path);
+        let names: Vec<&str> = fields.iter().filter_map(header_of).collect();
+        Self { fields, values: host::request_headers(&names) }
+    }
+
+    fn input(&self) -> Input<'_> {
+        let mut input = Input::default();
+        let fields = self.fields.iter().filter(|field| header_of(field).is_some());
+        for (field, value) in fields.zip(&self.values) {
+            // What is no UTF-8 is replaced: a policy reads texts.
+            let text = value.as_deref().map(String::from_utf8_lossy);
+            match (field, text) {
+                (Field::Method, text) => input.method = text.unwrap_or_default(),
+                (Field::Path, _) => {
+                    let path = value.as_deref().unwrap_or_default();
+                    let bare = path.split(|byte| *byte == b'?').next().unwrap_or_default();
+                    input.path = String::from_utf8_lossy(bare);
                 }
-                Field::Header(name) => {
-                    if let Some(value) = header(name) {
-                        read.headers.insert(Cow::Borrowed(name), value);
-                    }
+                (Field::Header(name), Some(text)) => {
+                    input.headers.insert(Cow::Borrowed(name), text);
                 }
                 _ => {}
             }
         }
-        read
-    }
-
-    fn input(self) -> Input<'p> {
-        Input { method: self.method, path: self.path, headers: self.headers, ..Input::default() }
+        input
     }
 }
 
-fn header(name: &str) -> Option<Cow<'static, str>> {
-    request_header(name).map(|value| text(value.into()))
-}
-
-/// What is no UTF-8 is replaced: a policy reads texts.
-fn text(bytes: Vec<u8>) -> Cow<'static, str> {
-    Cow::Owned(match String::from_utf8(bytes) {
-        Ok(text) => text,
-        Err(error) => String::from_utf8_lossy(error.as_bytes()).into_owned(),
-    })
+/// The header that the field stands for, if it does for one.
+fn header_of(field: &Field) -> Option<&str> {
+    match field {
+        Field::Method => Some(":method"),
+        Field::Path => Some(":path"),
+        Field::Header(name) => Some(name),
+        _ => None,
+    }
 }

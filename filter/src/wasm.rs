@@ -8,6 +8,8 @@
 pub mod contexts;
 #[cfg(target_arch = "wasm32")]
 mod exports;
+#[cfg(any(target_arch = "wasm32", test))]
+mod header_map;
 pub mod host;
 pub mod requests;
 

@@ -1,6 +1,8 @@
 //! Decisions that were made before.
 
-use std::{collections::HashMap, mem};
+use std::mem;
+
+use hashbrown::HashMap;
 
 use crate::{
     compile::Policy,

@@ -11,7 +11,7 @@ use std::{
 use hashbrown::HashMap;
 
 use super::abi::{self, Body, Borrowed, ConfigPtr, Headers, Lent, LentHeader, StreamPtr};
-use crate::host::{GrpcStatus, Level, SHORT, Value};
+use crate::host::{GrpcStatus, Level, Value};
 
 pub use super::shared_data::{clear, read, update};
 
@@ -160,16 +160,12 @@ fn lend(headers: &[(&str, &str)]) -> Vec<LentHeader> {
 
 #[inline]
 pub fn request_header(name: &str) -> Option<Value> {
-    with_header(Headers::Request, name, |value| {
-        let mut short = [0; SHORT];
-        match short.get_mut(..value.len()) {
-            Some(bytes) => {
-                bytes.copy_from_slice(value);
-                Value::Short(short, value.len())
-            }
-            None => Value::Long(value.to_vec()),
-        }
-    })
+    with_header(Headers::Request, name, |value| Value::from(value))
+}
+
+/// Several of them, in the order of their names.
+pub fn request_headers(names: &[&str]) -> Vec<Option<Value>> {
+    names.iter().map(|name| request_header(name)).collect()
 }
 
 pub fn set_request_header(name: &str, value: &str) {

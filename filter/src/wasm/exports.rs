@@ -14,7 +14,7 @@ use std::{
 
 use proxy_wasm::types::{Action, MapType};
 
-use super::requests;
+use super::{header_map, requests};
 use crate::host::{SHORT, Value};
 
 unsafe extern "C" {
@@ -30,6 +30,7 @@ unsafe extern "C" {
         value: *mut *mut u8,
         value_size: *mut usize,
     ) -> u32;
+    fn proxy_get_header_map_pairs(map: MapType, all: *mut *mut u8, all_size: *mut usize) -> u32;
 }
 
 #[link(wasm_import_module = "weir")]
@@ -66,6 +67,25 @@ pub fn request_header(name: &str) -> Option<Value> {
     }
     // SAFETY: `proxy_on_memory_allocate` has made it a `Vec` of this capacity, and Envoy has filled it.
     Some(Value::Long(unsafe { Vec::from_raw_parts(value.as_ptr(), size, size) }))
+}
+
+/// Several headers of that request, in the order of their names. All that it has are read for that, since
+/// each one by itself would enter the VM for its memory.
+pub fn request_headers(names: &[&str]) -> Vec<Option<Value>> {
+    if let [name] = names {
+        return vec![request_header(name)];
+    }
+    let (mut all, mut size) = (ptr::null_mut(), 0);
+    // SAFETY: Envoy writes the last two; no pointer is kept.
+    let status = unsafe {
+        proxy_get_header_map_pairs(MapType::HttpRequestHeaders, &raw mut all, &raw mut size)
+    };
+    let all = match NonNull::new(all).filter(|_| status == 0) {
+        // SAFETY: `proxy_on_memory_allocate` has made it a `Vec` of this capacity, and Envoy has filled it.
+        Some(all) => unsafe { Vec::from_raw_parts(all.as_ptr(), size, size) },
+        None => Vec::new(),
+    };
+    header_map::find(&all, names)
 }
 
 fn buffer() -> *mut u8 {

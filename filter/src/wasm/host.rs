@@ -10,7 +10,7 @@ use proxy_wasm::{
 use crate::host::{GrpcStatus, Level};
 
 #[cfg(target_arch = "wasm32")]
-pub use super::exports::request_header;
+pub use super::exports::{request_header, request_headers};
 
 /// Monotonic time in ns. All workers of an Envoy read the same clock.
 pub fn now_ns() -> u64 {
@@ -113,6 +113,11 @@ pub fn reply_grpc(status: GrpcStatus, message: &str, headers: Vec<(&str, &str)>)
 #[cfg(not(target_arch = "wasm32"))]
 pub fn request_header(name: &str) -> Option<crate::host::Value> {
     header(MapType::HttpRequestHeaders, name).map(crate::host::Value::Long)
+}
+
+#[cfg(not(target_arch = "wasm32"))]
+pub fn request_headers(names: &[&str]) -> Vec<Option<crate::host::Value>> {
+    names.iter().map(|name| request_header(name)).collect()
 }
 
 pub fn set_request_header(name: &str, value: &str) {
