@@ -49,6 +49,8 @@ pub struct Options {
     pub only: Vec<Part>,
     /// The last line of standard output is one JSON object.
     pub json: bool,
+    /// The gateways of growth have the wasm module, and not the native one.
+    pub wasm: bool,
 }
 
 /// How long to measure. Many short rounds: a noisy machine disturbs some of them, and not the median.
@@ -108,6 +110,11 @@ async fn bench(parts: &Parts, programs: (&Path, &Path), options: &Options) -> Re
         targets.extend(edge.targets());
         add(&mut all, report::json(&edge));
     }
+    let parts = &if options.wasm {
+        Parts { filter: programs.1.to_owned(), ..parts.clone() }
+    } else {
+        parts.clone()
+    };
     if options.has(Part::Growth) {
         let growth = growth::measure(parts, &postgres).await?;
         growth.print();

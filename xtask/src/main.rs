@@ -44,6 +44,10 @@ enum Command {
         /// Make the last line of standard output one JSON object.
         #[arg(long)]
         json: bool,
+        /// Measure growth and the control plane with the wasm module; the cost of a decision is that of both
+        /// forms in any case.
+        #[arg(long)]
+        wasm: bool,
     },
     /// Lets random faults strike a fleet under load, and checks the laws at the end.
     Soak {
@@ -86,8 +90,8 @@ fn main() -> ExitCode {
 fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Demo { once, json, native } => demo::run(demo::Options { once, json, native })?,
-        Command::Bench { quick, only, json } => {
-            bench::run(&bench::Options { quick, only, json })?;
+        Command::Bench { quick, only, json, wasm } => {
+            bench::run(&bench::Options { quick, only, json, wasm })?;
         }
         Command::Test { only } => test::run(&only)?,
         Command::Soak { minutes, seed, native } => {
