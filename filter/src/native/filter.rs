@@ -1,6 +1,9 @@
 //! One configuration of the filter, with a worker for each of Envoy's threads.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicU32, Ordering},
+};
 
 use super::{
     abi::{self, ConfigPtr},
@@ -12,6 +15,8 @@ use crate::{config::Config, host::Level, http_call::Answer, stats::Stats};
 
 pub(super) struct Filter {
     envoy: ConfigPtr,
+    /// Among the configurations of this process.
+    number: u32,
     seats: Vec<Arc<Seat>>,
     pulse: Arc<Pulse>,
 }
@@ -49,9 +54,12 @@ impl Filter {
             (workers, Arc::new(Pulse::new(envoy)))
         };
         let mut stats = Stats::default();
-        host::on_main(envoy, || stats.define());
+        static NUMBERS: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
+        host::on_main(envoy, number, || stats.define());
         let seat = |_| Arc::new(Seat::new(&config, &stats, &pulse));
-        let filter = Arc::new(Self { envoy, seats: (0..workers).map(seat).collect(), pulse });
+        let filter =
+            Arc::new(Self { envoy, number, seats: (0..workers).map(seat).collect(), pulse });
         if workers > 0 {
             timer::watch(Arc::downgrade(&filter));
         }
@@ -81,7 +89,7 @@ impl Filter {
     pub(super) fn on_call(&self) {
         self.pulse.is_here();
         let now_ns = now_ns();
-        host::on_main(self.envoy, || {
+        host::on_main(self.envoy, self.number, || {
             for seat in self.all().iter().filter(|seat| seat.is_due(now_ns)) {
                 seat.tick();
             }
@@ -91,15 +99,15 @@ impl Filter {
 
     /// The answer to a call, on the main thread.
     pub(super) fn on_answer(&self, call: u64, answer: &Answer) {
-        let call = host::number(call);
-        host::on_main(self.envoy, || {
+        let call = host::call_number(self.number, call);
+        host::on_main(self.envoy, self.number, || {
             self.all().iter().any(|seat| seat.on_answer(call, answer));
         });
     }
 
     /// Ends, with the last of its streams.
     pub(super) fn end(&self) {
-        host::on_main(self.envoy, || {
+        host::on_main(self.envoy, self.number, || {
             for seat in &self.seats {
                 if !seat.end() {
                     left().push(Arc::clone(seat));

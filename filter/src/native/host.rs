@@ -20,6 +20,8 @@ thread_local! {
     static STREAM: Cell<StreamPtr> = const { Cell::new(ptr::null_mut()) };
     /// The configuration on whose behalf the main thread is at work; null on other threads.
     static CONFIG: Cell<ConfigPtr> = const { Cell::new(ptr::null_mut()) };
+    /// Its number.
+    static NUMBER: Cell<u32> = const { Cell::new(0) };
     /// How often the worker at work wants to be called, if it has just said so.
     static TICK: Cell<Option<Duration>> = const { Cell::new(None) };
     /// The streams of this thread that are paused, by their numbers.
@@ -41,9 +43,14 @@ pub(in crate::native) fn on_stream<T>(stream: StreamPtr, action: impl FnOnce() -
     action()
 }
 
-/// Runs `action` on the main thread on behalf of this configuration.
-pub(in crate::native) fn on_main<T>(config: ConfigPtr, action: impl FnOnce() -> T) -> T {
+/// Runs `action` on the main thread on behalf of this configuration, which has this number.
+pub(in crate::native) fn on_main<T>(
+    config: ConfigPtr,
+    number: u32,
+    action: impl FnOnce() -> T,
+) -> T {
     let _restore = Restore(&CONFIG, CONFIG.replace(config));
+    let _restore_number = Restore(&NUMBER, NUMBER.replace(number));
     action()
 }
 
@@ -305,12 +312,13 @@ pub fn call(
             timeout_ms,
         )
     };
-    (result == abi::SUCCESS).then_some(number(id))
+    (result == abi::SUCCESS).then(|| call_number(NUMBER.get(), id))
 }
 
-/// Calls under way are few, so their numbers may begin anew.
-pub(in crate::native) const fn number(id: u64) -> u32 {
-    id as u32
+/// What a worker knows a call by: a worker that has outlived its configuration makes calls under others,
+/// each of which counts by itself. Calls under way are few, so numbers may begin anew.
+pub(in crate::native) const fn call_number(config: u32, id: u64) -> u32 {
+    (config << 20) | (id as u32 & 0xf_ffff)
 }
 
 pub fn define_counter(name: &str) -> Option<u32> {
