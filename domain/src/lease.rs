@@ -8,10 +8,12 @@
 //! repeated between the two; the tests of this module hold on to that.
 
 mod ask;
+mod blocks;
 mod reservation;
 
 use std::collections::BTreeMap;
 
+pub use self::blocks::{Blocks, Released};
 use self::reservation::Reservation;
 use crate::{
     bucket::{Level, Rate},
@@ -60,7 +62,7 @@ pub struct Bucket {
 #[derive(Debug, Clone, Copy)]
 pub enum Refill {
     Continuous { rate: Rate, fraction: u64, at_ms: i64 },
-    Periodic { ends_ms: i64, unclaimed: Quantity, known: bool, checked_ms: i64 },
+    Periodic { ends_ms: i64, unclaimed: Quantity, known: bool, checked_ms: i64, blocks: Blocks },
 }
 
 /// What a gateway may spend at most until an end.
@@ -92,7 +94,8 @@ struct Call {
 pub enum Answer {
     /// Nothing has changed: for each bucket that must be fed before, what is missing and welcome.
     Claim(Vec<Option<(i64, i64)>>),
-    /// Nothing has changed: the need is not here, and only Postgres can tell.
+    /// Nothing has changed: the need is not here, but may be in a block on its way; or in Postgres,
+    /// and nothing may be claimed.
     Unfed,
     Decided(Decided),
 }
@@ -165,8 +168,9 @@ impl Bucket {
             Refill::Continuous { fraction, at_ms, .. } => {
                 (*fraction, *at_ms) = (0, now_ms + i64::try_from(MAX_TTL_MS).unwrap_or(0));
             }
-            Refill::Periodic { unclaimed, known, checked_ms, .. } => {
+            Refill::Periodic { unclaimed, known, checked_ms, blocks, .. } => {
                 (*unclaimed, *known, *checked_ms) = (Quantity::ZERO, false, 0);
+                *blocks = Blocks::default();
             }
         }
     }
@@ -226,7 +230,12 @@ impl Account {
             }
         }
         self.fill(self.now_ms, |_| true);
-        self.buckets.iter_mut().for_each(|bucket| bucket.spared = Quantity::ZERO);
+        for bucket in &mut self.buckets {
+            bucket.spared = Quantity::ZERO;
+            if let Refill::Periodic { blocks, .. } = &mut bucket.refill {
+                blocks.settle(self.now_ms);
+            }
+        }
     }
 
     fn fill(&mut self, until_ms: i64, which: impl Fn(i64) -> bool) {
@@ -240,17 +249,34 @@ impl Account {
 
     /// Adds what Postgres has released to a periodic bucket, or takes back up to `-amount`, and notes
     /// what Postgres has left. Returns what was taken back.
-    pub fn feed(&mut self, now_ms: i64, index: usize, amount: i64, left: Quantity) -> i64 {
+    pub fn feed(
+        &mut self,
+        now_ms: i64,
+        index: usize,
+        amount: i64,
+        left: Quantity,
+        released: Option<Released>,
+    ) -> i64 {
         self.settle(now_ms);
         let Some(bucket) = self.buckets.get_mut(index) else { return 0 };
-        let Refill::Periodic { unclaimed, known, checked_ms, .. } = &mut bucket.refill else {
+        let Refill::Periodic { unclaimed, known, checked_ms, blocks, .. } = &mut bucket.refill
+        else {
             return 0;
         };
-        (*unclaimed, *known, *checked_ms) = (left, true, self.now_ms);
-        let taken = bucket.level.max(0).min(-amount).max(0);
-        bucket.level =
-            if amount < 0 { bucket.level - taken } else { (bucket.level + amount).min(MAX) };
-        taken
+        let change = amount.max((-bucket.level).min(0));
+        bucket.level = (bucket.level + change).min(MAX);
+        let came_late = match released {
+            Some(released) => blocks.come(self.now_ms, amount, released),
+            None => {
+                blocks.change(change);
+                false
+            }
+        };
+        // What is left after a late one was told already, with one that was released after it.
+        if !came_late {
+            (*unclaimed, *known, *checked_ms) = (left, true, self.now_ms);
+        }
+        (-change).max(0)
     }
 
     /// Tops a continuous bucket up, to what nobody holds of its capacity at most, or takes from it.

@@ -1,6 +1,7 @@
 //! Leases, asked for as gateways do, of a control plane on real Redis and Postgres.
 
 mod arithmetic;
+mod claims;
 mod clock;
 mod cold;
 mod edge;
@@ -28,6 +29,15 @@ use crate::harness::{Api, Fleet, SOON};
 
 /// Between two attempts at a call, as `filter/src/http_call.rs` has it at first.
 const BACKOFF: Duration = Duration::from_millis(50);
+
+/// What Redis runs.
+const SCRIPT: &str = concat!(
+    include_str!("../../control-plane/src/lease/script/arithmetic.lua"),
+    include_str!("../../control-plane/src/lease/script/open.lua"),
+    include_str!("../../control-plane/src/lease/script/ask.lua"),
+    include_str!("../../control-plane/src/lease/script/feed.lua"),
+    include_str!("../../control-plane/src/lease/script/run.lua"),
+);
 
 /// A control plane without gateways: the tests are the gateways.
 async fn control_planes(count: usize) -> Result<Fleet> {

@@ -221,9 +221,9 @@ async fn take_for_cut(
     if excess <= 0 {
         return Ok(0);
     }
-    let taken = app.leases.claims.tell(target, excess.saturating_neg(), 0).await?;
+    let taken = app.leases.claims.tell(target, excess.saturating_neg(), 0, None).await?;
     if taken < excess {
-        app.leases.claims.tell(target, taken, unclaimed.max(0)).await?;
+        app.leases.claims.tell(target, taken, unclaimed.max(0), None).await?;
         let left = unclaimed.max(0).saturating_add(taken);
         return Err(ApiError::Conflict(format!(
             "only {left} of this period are neither spent nor held by a gateway; cut at most that"

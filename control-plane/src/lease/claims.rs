@@ -20,7 +20,7 @@ use super::{
     demand::{AHEAD, Demand},
     link::Redis,
     period,
-    script::{self, Call, Place, Placed, Reply, Wish, signed},
+    script::{self, Call, Place, Placed, Released, Reply, Wish, signed},
 };
 use crate::problem::ApiError;
 
@@ -50,10 +50,8 @@ pub struct Target {
 /// What a claim left in Postgres.
 struct Claimed {
     block: Quantity,
-    claimed: i64,
     adjustment: i64,
-    /// The last block is so new that it may not be in Redis yet.
-    is_fresh: bool,
+    released: Released,
 }
 
 impl Claims {
@@ -163,16 +161,12 @@ impl Claims {
         if unclaimed < 0 {
             return self.take_back(target, unclaimed.saturating_neg()).await;
         }
-        if claimed.block.is_zero() && !wish.least.is_zero() && claimed.is_fresh {
-            // Told that nothing is left, Redis would refuse what that block holds.
-            return Err(ApiError::Busy("a block of another replica may be on its way"));
-        }
         if !claimed.block.is_zero() {
             metrics::counter!("weir_claim_blocks_total").increment(1);
             metrics::counter!("weir_claim_tokens_total").increment(claimed.block.get());
         }
         let block = i64::try_from(claimed.block.get()).unwrap_or(0);
-        self.tell(target, block, unclaimed).await.inspect_err(|_| {
+        self.tell(target, block, unclaimed, Some(claimed.released)).await.inspect_err(|_| {
             metrics::counter!("weir_claim_stranded_tokens_total").increment(claimed.block.get());
         })?;
         Ok(())
@@ -193,10 +187,13 @@ impl Claims {
                    claimed = claimed + claim_block($5 + adjustment - claimed, $6, $7),
                    last_block = claim_block($5 + adjustment - claimed, $6, $7),
                    claimed_at = case when claim_block($5 + adjustment - claimed, $6, $7) > 0
-                     then clock_timestamp() else claimed_at end
+                     then clock_timestamp() else claimed_at end,
+                   claimed_before_at = case when claim_block($5 + adjustment - claimed, $6, $7) > 0
+                     then claimed_at else claimed_before_at end
                  where tenant_id = $1 and limit_name = $2 and period_start = $3 and period_end = $4
                  returning last_block, claimed, adjustment,
-                   claimed_at > clock_timestamp() - interval '1 second' as "is_fresh!""#,
+                   case when last_block > 0 then claimed_before_at else claimed_at end
+                     <= clock_timestamp() - interval '1 second' as "is_settled!""#,
                 target.tenant.as_str(),
                 target.limit.name.as_str(),
                 starts,
@@ -220,16 +217,15 @@ impl Claims {
         metrics::counter!("weir_claims_total").increment(1);
         Ok(Claimed {
             block: Quantity::clamped(u64::try_from(row.last_block).unwrap_or(0)),
-            claimed: row.claimed,
             adjustment: row.adjustment,
-            is_fresh: row.is_fresh,
+            released: Released { claimed: row.claimed, is_settled: row.is_settled },
         })
     }
 
     /// Takes back what Redis still has of `excess`; first from Redis, then from the claim, so that
     /// a crash between the two strands tokens.
     async fn take_back(&self, target: &Target, excess: i64) -> Result<(), ApiError> {
-        let taken = self.tell(target, excess.saturating_neg(), 0).await?;
+        let taken = self.tell(target, excess.saturating_neg(), 0, None).await?;
         let row = sqlx::query!(
             "update claim set claimed = claimed - $4
              where tenant_id = $1 and limit_name = $2 and period_start = $3
@@ -243,21 +239,22 @@ impl Claims {
         .await?;
         let left = Claimed {
             block: Quantity::ZERO,
-            claimed: row.claimed,
             adjustment: row.adjustment,
-            is_fresh: false,
+            released: Released { claimed: row.claimed, is_settled: true },
         };
-        self.tell(target, 0, left.unclaimed(target.limit.capacity).max(0)).await?;
+        self.tell(target, 0, left.unclaimed(target.limit.capacity).max(0), None).await?;
         Ok(())
     }
 
     /// Feeds `amount` to Redis once, or takes back up to `-amount` of what it still has, and notes
-    /// there what Postgres has left. Returns what was taken back.
+    /// there what Postgres has left. A block comes with what Postgres has `released`. Returns what
+    /// was taken back.
     pub async fn tell(
         &self,
         target: &Target,
         amount: i64,
         unclaimed: i64,
+        released: Option<Released>,
     ) -> Result<i64, ApiError> {
         let link = self.redis.link().await?;
         let limits = [Placed {
@@ -273,7 +270,8 @@ impl Claims {
             limits: &limits,
         };
         let unclaimed = Quantity::clamped(u64::try_from(unclaimed).unwrap_or(0));
-        match script::run_one(&self.redis, &link, Call::feed(&place, amount, unclaimed)).await? {
+        let call = Call::feed(&place, amount, unclaimed, released);
+        match script::run_one(&self.redis, &link, call).await? {
             (_, Reply::Fed { taken }) => Ok(taken),
             // The period has passed, and what was claimed in it is not needed any more.
             _ => Ok(0),
@@ -284,7 +282,7 @@ impl Claims {
 impl Claimed {
     /// What Postgres has left; negative where a cut came after the claims.
     fn unclaimed(&self, capacity: Quantity) -> i64 {
-        signed(capacity).saturating_add(self.adjustment).saturating_sub(self.claimed)
+        signed(capacity).saturating_add(self.adjustment).saturating_sub(self.released.claimed)
     }
 }
 

@@ -205,6 +205,7 @@ impl Leases {
                         if has_waited { self.feed(&round).await.err() } else { Some(SLOW) };
                     round.has_waited = has_waited;
                 }
+                Reply::Unfed if round.unclaimable.is_none() => return Err(ON_ITS_WAY),
                 Reply::Unfed if !round.has_waited => {
                     self.feed(&round).await?;
                     round.unclaimable = None;
@@ -289,6 +290,10 @@ async fn in_time<T>(decided: impl Future<Output = Result<T, ApiError>>) -> Resul
 
 /// Postgres has not answered within [`POSTGRES_WITHIN`].
 const SLOW: ApiError = ApiError::Busy("Postgres takes too long at the moment");
+
+/// Refused, the tenant would have to wait for what is there in a moment.
+const ON_ITS_WAY: ApiError =
+    ApiError::Busy("a block that another replica has claimed is on its way");
 
 /// What a tenant may ask for: one that is suspended can only give back.
 fn allowed(ask: &LeaseAsk, tenant: &Option<Arc<Tenant>>) -> LeaseAsk {

@@ -52,6 +52,15 @@ pub enum Start {
     Lost,
 }
 
+/// What Postgres has released of a period, when it releases a block.
+#[derive(Debug, Clone, Copy)]
+pub struct Released {
+    /// In all, with this block.
+    pub claimed: i64,
+    /// No block before this one is on its way to Redis.
+    pub is_settled: bool,
+}
+
 /// One run of the script.
 pub struct Call {
     keys: Vec<String>,
@@ -107,9 +116,17 @@ impl Call {
     }
 
     /// Gives `amount` to the one bucket in `place`, or takes it back where negative.
-    pub fn feed(place: &Place<'_>, amount: i64, unclaimed: Quantity) -> Self {
+    pub fn feed(
+        place: &Place<'_>,
+        amount: i64,
+        unclaimed: Quantity,
+        released: Option<Released>,
+    ) -> Self {
         let mut call = place.call("feed");
-        call.arguments.extend([amount.to_string(), unclaimed.to_string()]);
+        let claimed = released.map_or_else(String::new, |it| it.claimed.to_string());
+        let settled = if released.is_some_and(|it| it.is_settled) { "settled" } else { "" };
+        call.arguments.extend([amount.to_string(), unclaimed.to_string(), claimed]);
+        call.arguments.push(settled.to_owned());
         call
     }
 

@@ -15,7 +15,7 @@ use crate::{
 enum Share {
     Of(Amount),
     Refused,
-    /// It is not here, and only Postgres can tell.
+    /// It is not here, but may be in a block on its way; or in Postgres, and nothing may be claimed.
     Unfed,
 }
 
@@ -152,17 +152,13 @@ impl Account {
             match &mut bucket.refill {
                 _ if is_there => {}
                 Refill::Continuous { .. } => return Share::Refused,
-                Refill::Periodic { known, checked_ms, .. } if claims => {
-                    *known &= *checked_ms + RECHECK_MS > self.now_ms;
-                    if *known {
+                Refill::Periodic { known, unclaimed, checked_ms, blocks, .. } => {
+                    *known &= !claims || *checked_ms + RECHECK_MS > self.now_ms;
+                    if *known && bucket.level + signed(*unclaimed) + blocks.coming() < signed(need)
+                    {
                         return Share::Refused;
                     }
-                }
-                Refill::Periodic { known, unclaimed, .. } => {
-                    if *known && bucket.level + signed(*unclaimed) < signed(need) {
-                        return Share::Refused;
-                    }
-                    unfed = true;
+                    unfed |= *known || !claims;
                 }
             }
             let want = of(ask.want, bucket.unit);

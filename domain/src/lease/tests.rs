@@ -6,6 +6,7 @@
 //! lost, whole or in part; so are blocks on their way from Postgres.
 
 mod fairness;
+mod late;
 mod world;
 
 use proptest::prelude::*;
@@ -54,7 +55,13 @@ fn requests_by_period() -> Bucket {
         unit: Unit::Requests,
         capacity: Quantity::clamped(REQUESTS.unsigned_abs()),
         level: 0,
-        refill: Refill::Periodic { ends_ms: PERIOD_MS, unclaimed, known, checked_ms: 0 },
+        refill: Refill::Periodic {
+            ends_ms: PERIOD_MS,
+            unclaimed,
+            known,
+            checked_ms: 0,
+            blocks: Blocks::default(),
+        },
         spared: Quantity::ZERO,
     }
 }

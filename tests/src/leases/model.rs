@@ -4,7 +4,11 @@
 mod both;
 
 use anyhow::{Context, Result, ensure};
-use weir_domain::{lease::Answer, protocol::LeaseAsk, quantity::Quantity};
+use weir_domain::{
+    lease::{Answer, Released},
+    protocol::LeaseAsk,
+    quantity::Quantity,
+};
 
 use self::both::{Both, GATEWAYS, LIMITS, PERIOD_MS, WORKERS};
 use super::{Numbers, amount, control_planes};
@@ -38,7 +42,8 @@ impl Both {
             35 | 36 => {
                 let (index, amount) =
                     ([1, 3][numbers.below(2) as usize], numbers.below(60) as i64 - 20);
-                self.feed(index, amount, numbers.below(100)).await
+                let left = numbers.below(100);
+                self.feed(numbers, index, amount, left).await
             }
             37 => self.lose_all(numbers).await,
             38 => self.lose_bucket(numbers.below(4) as usize).await,
@@ -132,7 +137,8 @@ impl Both {
                 for (index, wish) in wishes.into_iter().enumerate() {
                     let Some((least, welcome)) = wish else { continue };
                     let block = [0, least, welcome][usize::try_from(numbers.below(3))?];
-                    self.feed(index, block, numbers.below(2) * numbers.below(100)).await?;
+                    let left = numbers.below(2) * numbers.below(100);
+                    self.feed(numbers, index, block, left).await?;
                 }
             }
             Answer::Unfed => {}
@@ -140,12 +146,26 @@ impl Both {
         Ok(())
     }
 
-    async fn feed(&mut self, index: usize, amount: i64, unclaimed: u64) -> Result<()> {
-        let more = [amount.to_string(), unclaimed.to_string()];
+    async fn feed(
+        &mut self,
+        numbers: &mut Numbers,
+        index: usize,
+        amount: i64,
+        unclaimed: u64,
+    ) -> Result<()> {
+        // In any order, as if some were late, lost or taken back.
+        let released = (numbers.below(5) > 0).then_some(Released {
+            claimed: amount.max(0) + i64::try_from(numbers.below(200))?,
+            is_settled: numbers.below(4) == 0,
+        });
+        let mut more = vec![amount.to_string(), unclaimed.to_string()];
+        more.push(released.map_or_else(String::new, |it| it.claimed.to_string()));
+        let settled = released.is_some_and(|it| it.is_settled);
+        more.push(if settled { "settled" } else { "" }.to_owned());
         let (got, _) = self.run("feed", &[index], ("", ""), &more).await?;
         if got[0] == "fed" {
-            let now_ms = self.now_ms();
-            let taken = self.model.feed(now_ms, index, amount, Quantity::clamped(unclaimed));
+            let (now_ms, left) = (self.now_ms(), Quantity::clamped(unclaimed));
+            let taken = self.model.feed(now_ms, index, amount, left, released);
             ensure!(got[2] == taken.to_string(), "{got:?}, and the model took {taken}");
         }
         Ok(())

@@ -22,7 +22,9 @@ async fn a_period_is_dealt_whole_and_no_more() -> Result<()> {
             for _ in 0..40 {
                 let need = 1 + numbers.below(20);
                 let want = need + numbers.below(200);
-                let granted = worker.ask("acme", amount(need, 1), amount(want, 9)).await?.granted;
+                // Undecided while a block of the other control plane is on its way.
+                let ask = worker.next("acme", amount(need, 1), amount(want, 9));
+                let granted = worker.send_until_decided(&ask).await?.granted;
                 assert!(
                     granted.is_zero() || granted.covers(amount(need, 1)),
                     "all of the need or nothing"

@@ -8,7 +8,7 @@
 -- {"period", now, home}  other periods must be passed
 -- {"start", now, home}   whether continuous buckets start full must be decided
 -- {"claim", now, home, then for each limit: 1 if it must be claimed for, what is missing, what is welcome}
--- {"unfed", now, home}   (take only) the need is not here, and Postgres may have it
+-- {"unfed", now, home}   the need is not here, but a block on its way may have it, or (take only) Postgres
 
 -- The state of calls is kept longer than any lease lives. When it is gone, or the call is older,
 -- a refund cannot count twice: it names a lease that has ended.
@@ -159,18 +159,18 @@ local function sharers()
   return count
 end
 
--- Whether Postgres may have a need that is not here.
-local function may_be_claimed(bucket)
+-- Whether Postgres may have a need that is not here, or blocks that are on their way.
+local function may_come(bucket)
   if bucket.continuous then
     return false
-  elseif operation == 'take' then
-    return bucket.unknown or bucket.level + bucket.unclaimed >= ask.need[bucket.unit]
+  elseif operation == 'ask' then
+    bucket.unknown = bucket.unknown or bucket.checked + RECHECK_MS <= now
   end
-  bucket.unknown = bucket.unknown or bucket.checked + RECHECK_MS <= now
-  return bucket.unknown
+  return bucket.unknown or bucket.level + bucket.unclaimed + bucket.coming >= ask.need[bucket.unit]
 end
 
--- What each unit should get; nil when a need is not there, and then whether only Postgres can tell.
+-- What each unit should get; nil when a need is not there, and then whether it may come and nothing
+-- can be claimed for it.
 local function decide()
   local count, unfed = sharers(), false
   local should = { ask.want[1], ask.want[2] }
@@ -180,10 +180,10 @@ local function decide()
   for _, bucket in ipairs(buckets) do
     local need, there = ask.need[bucket.unit], available(bucket)
     if there < need then
-      if not may_be_claimed(bucket) then
+      if not may_come(bucket) then
         return nil, false
       end
-      unfed = unfed or operation == 'take'
+      unfed = unfed or operation == 'take' or not bucket.unknown
     end
     should[bucket.unit] = math.min(should[bucket.unit], fair(need, ask.want[bucket.unit], there, count))
   end

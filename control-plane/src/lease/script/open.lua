@@ -174,7 +174,8 @@ local function save_bucket(bucket)
   else
     redis.call('HSET', bucket.key, 'home', home, 'kind', bucket.kind, 'level', text(bucket.level),
       'start', text(bucket.starts), 'capacity', bucket.unknown and '' or text(bucket.capacity),
-      'unclaimed', text(bucket.unclaimed), 'checked', text(bucket.checked))
+      'unclaimed', text(bucket.unclaimed), 'checked', text(bucket.checked), 'claimed', text(bucket.claimed),
+      'coming', text(bucket.coming), 'coming_until', text(bucket.coming_until))
     redis.call('PEXPIRE', bucket.key, text(bucket.ends - now + 3600000))
   end
 end
@@ -204,7 +205,7 @@ local function read_bucket(index)
     unit = tonumber(ARGV[first + 3]), kind = ARGV[first + 2] .. ARGV[first + 3], capacity = tonumber(ARGV[first + 4]),
   }
   local stored = redis.call('HMGET', bucket.key, 'home', 'kind', 'level', 'fraction', 'at', 'start', 'capacity',
-    'unclaimed', 'checked', 'interval')
+    'unclaimed', 'checked', 'interval', 'claimed', 'coming', 'coming_until')
   local known = stored[1] == home and stored[2] == bucket.kind
   if bucket.continuous then
     bucket.amount, bucket.interval = tonumber(ARGV[first + 5]), tonumber(ARGV[first + 6])
@@ -221,6 +222,10 @@ local function read_bucket(index)
     bucket.level = known and tonumber(stored[3]) or 0
     bucket.unclaimed = known and tonumber(stored[8]) or 0
     bucket.checked = known and tonumber(stored[9]) or 0
+    -- What Postgres has released as far as Redis has heard, and how much of that is not here yet.
+    bucket.claimed = known and tonumber(stored[11]) or 0
+    bucket.coming_until = known and tonumber(stored[13]) or 0
+    bucket.coming = bucket.coming_until > now and tonumber(stored[12]) or 0
     -- What Postgres has left is not known after a loss, in a new period, or with another capacity.
     bucket.unknown = not known or stored[7] ~= ARGV[first + 4]
   end
@@ -258,8 +263,8 @@ local function open()
   settle()
 end
 
--- Appends what the buckets have: for each whether it is known, level, fraction, its time, unclaimed,
--- and what the ask had to leave in it for a larger one.
+-- Appends what the buckets have: for each whether it is known, level, fraction, its time, what is
+-- unclaimed or coming, and what the ask had to leave in it for a larger one.
 local function append_buckets(answer)
   answer[#answer + 1] = held(1)
   answer[#answer + 1] = held(2)
@@ -268,7 +273,7 @@ local function append_buckets(answer)
     answer[#answer + 1] = bucket.level
     answer[#answer + 1] = bucket.fraction or 0
     answer[#answer + 1] = bucket.at or now
-    answer[#answer + 1] = bucket.unclaimed or 0
+    answer[#answer + 1] = bucket.continuous and 0 or bucket.unclaimed + bucket.coming
     answer[#answer + 1] = bucket.spared or 0
   end
   return answer

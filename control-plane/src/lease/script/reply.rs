@@ -29,7 +29,7 @@ pub enum Reply {
     },
     /// Periodic buckets must be fed first: for each limit, what is missing and what is welcome.
     Claim(Vec<Option<Wish>>),
-    /// Nothing may be claimed, and only Postgres can tell whether the need is there.
+    /// The need may be in a block on its way; or in Postgres, and nothing may be claimed.
     Unfed,
     Decided(Decided),
     /// What was taken back.
@@ -95,7 +95,7 @@ pub struct Bucket {
     /// False for a continuous bucket that is not there, and for a periodic one whose `unclaimed` is not known.
     pub known: bool,
     pub level: Level,
-    /// What Postgres has not released yet in this period.
+    /// What Postgres has not released yet in this period, or another replica is about to bring.
     pub unclaimed: Quantity,
     /// What the ask had to leave in it for a larger one, which would else be undercut for ever.
     pub spared: Quantity,

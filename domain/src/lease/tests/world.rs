@@ -222,7 +222,8 @@ impl World {
         if !strands {
             self.fed += block;
             let left = Quantity::clamped((unclaimed - block).unsigned_abs());
-            self.account.feed(self.now_ms, 1, block, left);
+            let released = Released { claimed: self.claimed, is_settled: false };
+            self.account.feed(self.now_ms, 1, block, left, Some(released));
         }
     }
 

@@ -5,19 +5,13 @@ use redis::{Script, Value, aio::MultiplexedConnection};
 use weir_domain::{
     bucket::Rate,
     id::TenantId,
-    lease::{Account, Answer, Bucket, Decided, Outcome, Refill},
+    lease::{Account, Answer, Blocks, Bucket, Decided, Outcome, Refill},
     limit::Unit,
     protocol::{LeaseAsk, MAX_PERIODIC_TTL_MS, MAX_TTL_MS},
     quantity::Quantity,
 };
 
-const SCRIPT: &str = concat!(
-    include_str!("../../../../control-plane/src/lease/script/arithmetic.lua"),
-    include_str!("../../../../control-plane/src/lease/script/open.lua"),
-    include_str!("../../../../control-plane/src/lease/script/ask.lua"),
-    include_str!("../../../../control-plane/src/lease/script/feed.lua"),
-    include_str!("../../../../control-plane/src/lease/script/run.lua"),
-);
+use crate::leases::SCRIPT;
 
 const TTL_MS: i64 = 200;
 /// Small, as the buckets are.
@@ -57,7 +51,8 @@ fn buckets(now_ms: i64, ends_ms: i64) -> Vec<Bucket> {
             "c" => Refill::Continuous { rate, fraction: 0, at_ms: now_ms },
             _ => {
                 let unclaimed = Quantity::ZERO;
-                Refill::Periodic { ends_ms, unclaimed, known: false, checked_ms: 0 }
+                let blocks = Blocks::default();
+                Refill::Periodic { ends_ms, unclaimed, known: false, checked_ms: 0, blocks }
             }
         };
         let full = i64::try_from(capacity.get()).unwrap();
@@ -178,8 +173,9 @@ impl Both {
             let bucket = &self.model.buckets()[*index];
             let (known, fraction, at_ms, unclaimed) = match bucket.refill {
                 Refill::Continuous { fraction, at_ms, .. } => (true, fraction, at_ms, 0),
-                Refill::Periodic { known, unclaimed, .. } => {
-                    (known, 0, self.now_ms(), unclaimed.get())
+                Refill::Periodic { known, unclaimed, blocks, .. } => {
+                    let coming = blocks.coming().unsigned_abs();
+                    (known, 0, self.now_ms(), unclaimed.get() + coming)
                 }
             };
             texts.push(u8::from(known).to_string());
