@@ -6,8 +6,11 @@
 //! | `hooks` | what Envoy calls |
 //! | `abi`, [`host`] | what is asked of Envoy |
 //! | `filter` | one configuration and its workers |
+//! | `registry` | all workers, and the configuration that ticks and calls for them |
 //! | `seat` | one worker, used by the thread that it is of and by the main thread |
 //! | `stream` | one request |
+//! | `calls` | calls of the control plane |
+//! | `pulse` | how Envoy is made to call |
 //! | `timer` | the thread that says when a worker's time has come |
 //! | `shared_data` | what workers share |
 //!
@@ -21,9 +24,12 @@
 #![allow(unsafe_code, reason = "Envoy's ABI is one of C")]
 
 mod abi;
+mod calls;
 mod filter;
 mod hooks;
 pub mod host;
+mod pulse;
+mod registry;
 mod seat;
 mod shared_data;
 mod stream;

@@ -70,7 +70,12 @@ impl Worker {
         let rate = match &waiter.rate {
             Some(rate) => rate.clone(),
             None if !host::reaches_streams() => {
-                self.verdicts.push((context, Verdict::Look));
+                let looks = |(other, verdict): &(u32, Verdict)| {
+                    *other == context && matches!(verdict, Verdict::Look)
+                };
+                if !self.verdicts.iter().any(looks) {
+                    self.verdicts.push((context, Verdict::Look));
+                }
                 return None;
             }
             None => {

@@ -78,6 +78,8 @@ pub struct Worker {
     pub usage_calls: UsageCalls,
     pub lease_calls: LeaseCalls,
     pub refresher: Refresher,
+    /// Whether it may be the refresher. Not where a newer configuration may know better whom to ask.
+    may_refresh: bool,
     pub stats: Stats,
     /// The gateway's generation, as this worker last saw it.
     pub generation: u64,
@@ -151,6 +153,7 @@ impl Worker {
             usage_calls: UsageCalls::default(),
             lease_calls: LeaseCalls::default(),
             refresher: Refresher::default(),
+            may_refresh: true,
             stats: Stats::default(),
             generation: 0,
             calls: HashMap::new(),
@@ -215,6 +218,13 @@ impl Worker {
     /// There is something to do that ticks do.
     pub fn rest_no_longer(&mut self) {
         self.set_tick(self.tick.min(IDLE_TICK));
+    }
+
+    /// Whether it may be the refresher from now on.
+    pub fn may_refresh(&mut self, may: bool) {
+        if std::mem::replace(&mut self.may_refresh, may) && !may {
+            self.resign();
+        }
     }
 
     /// Whether requests that are admitted are told of their limits.

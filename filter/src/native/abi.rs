@@ -160,17 +160,21 @@ unsafe extern "C" {
         by: u64,
     ) -> u32;
 
-    /// On the main thread only.
-    #[link_name = "envoy_dynamic_module_callback_http_filter_config_http_callout"]
-    pub(super) fn http_callout(
+    /// On the main thread only. What comes of it may be told before this returns.
+    #[link_name = "envoy_dynamic_module_callback_http_filter_config_start_http_stream"]
+    pub(super) fn start_stream(
         config: ConfigPtr,
         id: *mut u64,
         cluster: Lent,
         headers: *const LentHeader,
         header_count: usize,
         body: Lent,
+        is_whole: bool,
         timeout_ms: u64,
     ) -> u32;
+    /// On the main thread only. That it was reset is told before this returns.
+    #[link_name = "envoy_dynamic_module_callback_http_filter_config_reset_http_stream"]
+    pub(super) fn reset_stream(config: ConfigPtr, id: u64);
 
     #[link_name = "envoy_dynamic_module_callback_http_filter_config_scheduler_new"]
     pub(super) fn config_scheduler_new(config: ConfigPtr) -> SchedulerPtr;

@@ -1,38 +1,37 @@
 //! One configuration of the filter, with a worker for each of Envoy's threads.
 
 use std::sync::{
-    Arc, Mutex, MutexGuard, PoisonError,
+    Arc,
     atomic::{AtomicU32, Ordering},
 };
 
 use super::{
     abi::{self, ConfigPtr},
+    calls,
     host::{self, log, now_ns},
-    seat::{Pulse, Seat},
-    timer,
+    pulse::Pulse,
+    registry,
+    seat::Seat,
 };
-use crate::{config::Config, host::Level, http_call::Answer, stats::Stats};
+use crate::{
+    config::Config,
+    host::{Level, warn},
+    stats::Stats,
+};
 
 pub(super) struct Filter {
-    envoy: ConfigPtr,
     /// Among the configurations of this process.
     number: u32,
+    /// Until it has ended.
+    envoy: ConfigPtr,
     seats: Vec<Arc<Seat>>,
     pulse: Arc<Pulse>,
 }
 
-// SAFETY: the configuration is touched on the main thread only.
+// SAFETY: the configuration is touched on the main thread, and at its end, when nobody else does.
 unsafe impl Send for Filter {}
 // SAFETY: the same.
 unsafe impl Sync for Filter {}
-
-/// Workers whose configuration has ended and who have something left to do, be it to have their usage
-/// stored. They go on under whichever configuration there is: a call is made by that.
-static LEFT: Mutex<Vec<Arc<Seat>>> = Mutex::new(Vec::new());
-
-fn left() -> MutexGuard<'static, Vec<Arc<Seat>>> {
-    LEFT.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 impl Filter {
     /// On the main thread. `None` where the configuration is wrong, which is logged.
@@ -40,6 +39,7 @@ impl Filter {
     /// # Safety
     /// Envoy is making the configuration at `envoy`.
     pub(super) unsafe fn new(envoy: ConfigPtr, json: &[u8]) -> Option<Arc<Self>> {
+        static NUMBERS: AtomicU32 = AtomicU32::new(0);
         let json = Some(json).filter(|json| !json.is_empty());
         let config = match Config::parse(json) {
             Ok(config) => config,
@@ -53,17 +53,15 @@ impl Filter {
             let workers = if abi::is_validation_mode() { 0 } else { abi::concurrency() };
             (workers, Arc::new(Pulse::new(envoy)))
         };
-        let mut stats = Stats::default();
-        static NUMBERS: AtomicU32 = AtomicU32::new(0);
         let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
-        host::on_main(envoy, number, || stats.define());
-        let seat = |_| Arc::new(Seat::new(&config, &stats, &pulse));
-        let filter =
-            Arc::new(Self { envoy, number, seats: (0..workers).map(seat).collect(), pulse });
+        let mut stats = Stats::default();
+        host::on_main(envoy, || stats.define());
+        let seats: Vec<_> = (0..workers).map(|_| Arc::new(Seat::new(&config, &stats))).collect();
         if workers > 0 {
-            timer::watch(Arc::downgrade(&filter));
+            registry::add(number, &pulse, &seats);
+            super::timer::look_by(now_ns());
         }
-        Some(filter)
+        Some(Arc::new(Self { number, envoy, seats, pulse }))
     }
 
     /// The worker of this thread of Envoy's.
@@ -71,47 +69,42 @@ impl Filter {
         Some(self.seats.get(thread as usize)?)
     }
 
-    /// Has Envoy call if somebody's time has come, and says when it comes next.
-    pub(super) fn call_if_due(&self, now_ns: u64) -> u64 {
-        let all = self.all();
-        if all.iter().any(|seat| seat.is_due(now_ns)) {
-            self.pulse.call();
-        }
-        all.iter().map(|seat| seat.next_ns(now_ns)).fold(u64::MAX, u64::min)
+    /// What a worker knows a call of this configuration by.
+    pub(super) fn call_number(&self, id: u64) -> u32 {
+        calls::number_of(self.number, id)
     }
 
-    /// Whoever is looked after, without holding the list of those who are left.
-    fn all(&self) -> Vec<Arc<Seat>> {
-        self.seats.iter().chain(left().iter()).cloned().collect()
-    }
-
-    /// Envoy calls, on its main thread.
-    pub(super) fn on_call(&self) {
+    /// Envoy calls, on its main thread: for all workers that are due, or to reset what others do from now on.
+    pub(super) fn on_call(&self, envoy: ConfigPtr) {
         self.pulse.is_here();
+        if !registry::is_newest(self.number) {
+            return host::on_main(envoy, || calls::reset(envoy, self.number));
+        }
         let now_ns = now_ns();
-        host::on_main(self.envoy, self.number, || {
-            for seat in self.all().iter().filter(|seat| seat.is_due(now_ns)) {
-                seat.tick();
+        host::on_main(envoy, || {
+            for seat in registry::seats().iter().filter(|seat| seat.is_due(now_ns)) {
+                let is_own = self.seats.iter().any(|own| Arc::ptr_eq(own, seat));
+                seat.tick((envoy, self.number), is_own);
             }
         });
-        left().retain(|seat| !seat.has_ended());
+        registry::forget_ended();
     }
 
-    /// The answer to a call, on the main thread.
-    pub(super) fn on_answer(&self, call: u64, answer: &Answer) {
-        let call = host::call_number(self.number, call);
-        host::on_main(self.envoy, self.number, || {
-            self.all().iter().any(|seat| seat.on_answer(call, answer));
-        });
-    }
-
-    /// Ends, with the last of its streams.
+    /// Ends, with the last of its streams, on whichever thread that is.
     pub(super) fn end(&self) {
-        host::on_main(self.envoy, self.number, || {
+        host::on_main(self.envoy, || {
+            let is_last = !registry::remove(self.number);
+            calls::forget(self.number);
+            let mut is_done = true;
             for seat in &self.seats {
-                if !seat.end() {
-                    left().push(Arc::clone(seat));
-                }
+                is_done &= seat.end();
+            }
+            registry::forget_ended();
+            if is_last && !is_done {
+                warn(
+                    "weir: the last configuration has ended, and not all usage is stored; \
+                     it is when there is a configuration again in this Envoy",
+                );
             }
         });
     }

@@ -12,10 +12,11 @@ use super::{
         self, BodyStatus, Borrowed, BorrowedHeader, ConfigPtr, HeadersStatus, StreamPtr,
         TrailersStatus,
     },
+    calls,
     filter::Filter,
+    host,
     stream::Stream,
 };
-use crate::http_call::Answer;
 
 /// A [`Filter`], whose owner is Envoy.
 type FilterPtr = *const c_void;
@@ -53,46 +54,91 @@ unsafe extern "C" fn envoy_dynamic_module_on_http_filter_config_new(
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn envoy_dynamic_module_on_http_filter_config_destroy(filter: FilterPtr) {
-    if !filter.is_null() {
+unsafe extern "C" fn envoy_dynamic_module_on_http_filter_config_destroy(own: FilterPtr) {
+    if !own.is_null() {
         // SAFETY: Envoy has it from `config_new`, and gives it back.
-        unsafe { Arc::from_raw(filter.cast::<Filter>()) }.end();
+        unsafe { Arc::from_raw(own.cast::<Filter>()) }.end();
     }
 }
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn envoy_dynamic_module_on_http_filter_config_scheduled(
-    _config: ConfigPtr,
+    config: ConfigPtr,
     own: FilterPtr,
     _event: u64,
 ) {
-    // SAFETY: Envoy calls while it has the configuration.
-    unsafe { filter(own) }.on_call();
+    // SAFETY: Envoy calls while it has the configuration; here and below.
+    unsafe { filter(own) }.on_call(config);
+}
+
+/// The number of a call, by which it is known here.
+///
+/// # Safety
+/// Envoy has the configuration.
+unsafe fn call(own: FilterPtr, id: u64) -> u32 {
+    // SAFETY: the caller sees to it.
+    unsafe { filter(own) }.call_number(id)
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn envoy_dynamic_module_on_http_filter_config_http_callout_done(
+unsafe extern "C" fn envoy_dynamic_module_on_http_filter_config_http_stream_headers(
     _config: ConfigPtr,
     own: FilterPtr,
-    call: u64,
-    result: u32,
+    id: u64,
     headers: *const BorrowedHeader,
     header_count: usize,
-    chunks: *const Borrowed,
-    chunk_count: usize,
+    _is_last: bool,
 ) {
     // SAFETY: Envoy has so many of them there until this returns, or null and 0.
-    let (headers, chunks) = unsafe { (list(headers, header_count), list(chunks, chunk_count)) };
+    let headers = unsafe { list(headers, header_count) };
     // SAFETY: the same.
     let text = |bytes: &Borrowed| unsafe { bytes.read() };
     let status = headers
         .iter()
         .find(|header| text(&header.name) == b":status")
-        .and_then(|header| std::str::from_utf8(text(&header.value)).ok()?.parse().ok())
-        .filter(|_| result == abi::SUCCESS);
-    let body = chunks.iter().flat_map(text).copied().collect();
-    // SAFETY: Envoy calls while it has the configuration.
-    unsafe { filter(own) }.on_answer(call, &Answer::new(status, body));
+        .and_then(|header| std::str::from_utf8(text(&header.value)).ok()?.parse().ok());
+    // SAFETY: as above.
+    calls::on_status(unsafe { call(own, id) }, status);
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn envoy_dynamic_module_on_http_filter_config_http_stream_data(
+    _config: ConfigPtr,
+    own: FilterPtr,
+    id: u64,
+    chunks: *const Borrowed,
+    chunk_count: usize,
+    _is_last: bool,
+) {
+    // SAFETY: Envoy has so many of them there until this returns, or null and 0; and as above.
+    let (chunks, call) = unsafe { (list(chunks, chunk_count), call(own, id)) };
+    for chunk in chunks {
+        // SAFETY: the same.
+        calls::on_body(call, unsafe { chunk.read() });
+    }
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn envoy_dynamic_module_on_http_filter_config_http_stream_complete(
+    config: ConfigPtr,
+    own: FilterPtr,
+    id: u64,
+) {
+    // SAFETY: as above.
+    let call = unsafe { call(own, id) };
+    host::on_main(config, || calls::on_end(call, true));
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn envoy_dynamic_module_on_http_filter_config_http_stream_reset(
+    config: ConfigPtr,
+    own: FilterPtr,
+    id: u64,
+    _reason: u32,
+) {
+    // SAFETY: as above.
+    let call = unsafe { call(own, id) };
+    host::on_main(config, || calls::on_end(call, false));
 }
 
 /// # Safety
@@ -203,6 +249,7 @@ macro_rules! unused {
 }
 
 unused! {
+    envoy_dynamic_module_on_http_filter_config_http_stream_trailers,
     envoy_dynamic_module_on_http_filter_stream_complete,
     envoy_dynamic_module_on_http_filter_http_callout_done,
     envoy_dynamic_module_on_http_filter_http_stream_headers,

@@ -13,15 +13,16 @@ use hashbrown::HashMap;
 use super::abi::{self, Body, Borrowed, ConfigPtr, Headers, Lent, LentHeader, StreamPtr};
 use crate::host::{GrpcStatus, Level, Value};
 
-pub use super::shared_data::{clear, read, update};
+pub use super::{
+    calls::start as call,
+    shared_data::{clear, read, update},
+};
 
 thread_local! {
     /// The stream that is effective now; null where there is none.
     static STREAM: Cell<StreamPtr> = const { Cell::new(ptr::null_mut()) };
     /// The configuration on whose behalf the main thread is at work; null on other threads.
     static CONFIG: Cell<ConfigPtr> = const { Cell::new(ptr::null_mut()) };
-    /// Its number.
-    static NUMBER: Cell<u32> = const { Cell::new(0) };
     /// How often the worker at work wants to be called, if it has just said so.
     static TICK: Cell<Option<Duration>> = const { Cell::new(None) };
     /// The streams of this thread that are paused, by their numbers.
@@ -43,14 +44,9 @@ pub(in crate::native) fn on_stream<T>(stream: StreamPtr, action: impl FnOnce() -
     action()
 }
 
-/// Runs `action` on the main thread on behalf of this configuration, which has this number.
-pub(in crate::native) fn on_main<T>(
-    config: ConfigPtr,
-    number: u32,
-    action: impl FnOnce() -> T,
-) -> T {
+/// Runs `action` on the main thread on behalf of this configuration.
+pub(in crate::native) fn on_main<T>(config: ConfigPtr, action: impl FnOnce() -> T) -> T {
     let _restore = Restore(&CONFIG, CONFIG.replace(config));
-    let _restore_number = Restore(&NUMBER, NUMBER.replace(number));
     action()
 }
 
@@ -283,42 +279,6 @@ fn append(stream: StreamPtr, which: Body, to: &mut Vec<u8>) {
             }
         }
     }
-}
-
-/// Calls a cluster, and returns the number of the call; `None` when it could not be made.
-pub fn call(
-    cluster: &str,
-    headers: Vec<(&str, &str)>,
-    body: Option<&[u8]>,
-    timeout: Duration,
-) -> Option<u32> {
-    let config = CONFIG.get();
-    if config.is_null() {
-        return None;
-    }
-    let headers = lend(&headers);
-    let body = body.map_or(Lent::NOTHING, Lent::from);
-    let timeout_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
-    let mut id = 0;
-    // SAFETY: this is the main thread, the configuration exists, and what is lent is there for the call.
-    let result = unsafe {
-        abi::http_callout(
-            config,
-            &raw mut id,
-            cluster.into(),
-            headers.as_ptr(),
-            headers.len(),
-            body,
-            timeout_ms,
-        )
-    };
-    (result == abi::SUCCESS).then(|| call_number(NUMBER.get(), id))
-}
-
-/// What a worker knows a call by: a worker that has outlived its configuration makes calls under others,
-/// each of which counts by itself. Calls under way are few, so numbers may begin anew.
-pub(in crate::native) const fn call_number(config: u32, id: u64) -> u32 {
-    (config << 20) | (id as u32 & 0xf_ffff)
 }
 
 pub fn define_counter(name: &str) -> Option<u32> {

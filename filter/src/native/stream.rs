@@ -6,9 +6,9 @@ use super::{
     abi::{BodyStatus, HeadersStatus, StreamPtr, TrailersStatus},
     filter::Filter,
     host,
-    seat::Seat,
+    seat::{self, Seat},
 };
-use crate::{streams::Next, worker::Worker};
+use crate::{refusal::Refused, streams::Next, worker::Worker};
 
 thread_local! {
     /// Numbers the requests of this thread.
@@ -22,13 +22,21 @@ pub(super) struct Stream<'f> {
     /// The worker has noted something of it. Of almost no request it has, and then nothing more is
     /// asked of it.
     is_noted: Cell<bool>,
+    /// That worker's number: another one, after a panic, knows nothing of it.
+    worker: Cell<u64>,
 }
 
 impl<'f> Stream<'f> {
     pub(super) fn new(envoy: StreamPtr, filter: &'f Filter, thread: u32) -> Option<Self> {
         let context = LAST.get().wrapping_add(1);
         LAST.set(context);
-        Some(Self { envoy, seat: filter.seat(thread)?, context, is_noted: Cell::new(false) })
+        Some(Self {
+            envoy,
+            seat: filter.seat(thread)?,
+            context,
+            is_noted: Cell::new(false),
+            worker: Cell::new(0),
+        })
     }
 
     /// Has its worker say what becomes of it.
@@ -36,7 +44,11 @@ impl<'f> Stream<'f> {
     fn ask(&self, act: impl FnOnce(&mut Worker) -> Next) -> Next {
         let asked = host::on_stream(self.envoy, || {
             self.seat.enter(|worker| {
-                let next = act(worker);
+                let known_to = self.worker.replace(worker.number);
+                let next = match known_to == worker.number || known_to == 0 {
+                    true => act(worker),
+                    false => seat::fail(worker),
+                };
                 if matches!(next, Next::Wait) {
                     // Before somebody else can decide over it.
                     self.seat.pause(self.context, self.envoy);
@@ -44,7 +56,11 @@ impl<'f> Stream<'f> {
                 (next, worker.has_noted(self.context))
             })
         });
-        let (next, is_noted) = asked.unwrap_or_else(|| (self.seat.fail(), true));
+        let (next, is_noted) = asked.unwrap_or_else(|| {
+            self.seat.unpause(self.context);
+            let failed = self.seat.enter(seat::fail);
+            (failed.unwrap_or(Next::Refuse(Refused::WorkerFailed)), true)
+        });
         self.is_noted.set(is_noted);
         if let Next::Refuse(refused) = &next {
             host::on_stream(self.envoy, || refused.send());

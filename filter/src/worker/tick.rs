@@ -35,7 +35,7 @@ impl Worker {
             self.sweep(now_ns);
             self.forget_idle_tenants(now_ns);
             self.send_usage(now_ns);
-            if self.ending == Ending::Running {
+            if self.ending == Ending::Running && self.may_refresh {
                 self.refresh(now_ns);
             }
             self.stats.record();
