@@ -16,7 +16,7 @@ const STRANGER_NS: u64 = 5_000_000_000;
 const MAX_UNPROVEN: usize = 1_000;
 
 /// Where a tenant stands in [`Tenants`].
-pub type Index = usize;
+pub type Index = u32;
 
 #[derive(Debug, Default)]
 pub struct Tenants {
@@ -87,11 +87,11 @@ impl Tenants {
     pub fn add(&mut self, id: TenantId, now_ns: u64) -> Index {
         self.unproven += 1;
         let hash = self.hasher.hash_one(id.as_str().as_bytes());
-        let index = self.free.pop().unwrap_or(self.entries.len());
-        if index == self.entries.len() {
+        let index = self.free.pop().unwrap_or_else(|| {
             self.entries.push(None);
-        }
-        if let Some(entry) = self.entries.get_mut(index) {
+            Index::try_from(self.entries.len() - 1).unwrap_or(Index::MAX)
+        });
+        if let Some(entry) = self.entries.get_mut(index as usize) {
             let mut tenant = Box::new(Tenant::new(id));
             // The control plane remembers this worker's last call, though this worker may have
             // forgotten the tenant since: by the clock, in µs, numbers rise all the same.
@@ -100,7 +100,7 @@ impl Tenants {
         }
         let (entries, hasher) = (&self.entries, &self.hasher);
         self.by_credential.insert_unique(hash, index, |other| {
-            let tenant = entries.get(*other).and_then(Option::as_ref);
+            let tenant = entries.get(*other as usize).and_then(Option::as_ref);
             hasher.hash_one(tenant.map_or(&b""[..], |tenant| tenant.id.as_str().as_bytes()))
         });
         index
@@ -108,7 +108,7 @@ impl Tenants {
 
     #[inline]
     pub fn get_mut(&mut self, index: Index) -> Option<&mut Tenant> {
-        self.entries.get_mut(index)?.as_deref_mut()
+        self.entries.get_mut(index as usize)?.as_deref_mut()
     }
 
     /// The tenant with this id, if this worker knows it.
@@ -118,7 +118,7 @@ impl Tenants {
 
     /// The control plane has said that this tenant exists.
     pub fn prove(&mut self, index: Index) {
-        if let Some(tenant) = self.entries.get_mut(index).and_then(Option::as_mut)
+        if let Some(tenant) = self.entries.get_mut(index as usize).and_then(Option::as_mut)
             && !tenant.proven
         {
             tenant.proven = true;
@@ -137,7 +137,7 @@ impl Tenants {
         if let Ok(known) = self.by_credential.find_entry(hash, |other| *other == index) {
             known.remove();
         }
-        if let Some(entry) = self.entries.get_mut(index) {
+        if let Some(entry) = self.entries.get_mut(index as usize) {
             *entry = None;
         }
         if !was_proven {
@@ -171,7 +171,7 @@ impl Tenants {
 
 #[inline]
 fn is_of(entries: &[Option<Box<Tenant>>], index: Index, credential: &[u8]) -> bool {
-    let tenant = entries.get(index).and_then(Option::as_ref);
+    let tenant = entries.get(index as usize).and_then(Option::as_ref);
     tenant.is_some_and(|tenant| tenant.id.as_str().as_bytes() == credential)
 }
 

@@ -39,11 +39,10 @@ pub const IDLE_TICK: Duration = Duration::from_millis(50);
 const RESTING_TICK: Duration = Duration::from_millis(250);
 /// Who has not looked about for so long does so when a request comes.
 const ASLEEP_NS: u64 = 2 * IDLE_TICK.as_nanos() as u64;
-/// How soon it comes when a call is to be made that requests wait for.
+/// How soon it comes when a call is to be made that requests wait for. Where nobody waits, other tenants may
+/// come to need one meanwhile, and one call serves all; what a slot has left when it runs low lasts for much
+/// longer than until the next tick.
 const URGENT_TICK: Duration = Duration::from_millis(1);
-/// The same where nobody waits: other tenants may come to need one meanwhile, and one call serves all. What a
-/// slot has left when it runs low lasts for much longer.
-const GATHERING_TICK: Duration = Duration::from_millis(20);
 
 /// All that one VM remembers.
 pub struct Worker {
@@ -352,16 +351,14 @@ impl Worker {
     }
 
     /// Has the next tick call for this tenant, unless a call is under way. It comes at once where requests
-    /// wait, and soon where nobody does.
+    /// wait.
     pub fn ask_for(&mut self, index: Index) {
-        if let Some(tenant) = self.tenants.get_mut(index)
-            && !tenant.ask_queued
-            && tenant.call.is_none()
-        {
-            tenant.ask_queued = true;
+        if let Some(tenant) = self.tenants.get_mut(index).filter(|tenant| tenant.call.is_none()) {
             let somebody_waits = !tenant.waiters.is_empty();
-            self.to_ask.push(index);
-            self.set_tick(if somebody_waits { URGENT_TICK } else { self.tick.min(GATHERING_TICK) });
+            if !std::mem::replace(&mut tenant.ask_queued, true) {
+                self.to_ask.push(index);
+            }
+            self.set_tick(self.tick.min(if somebody_waits { URGENT_TICK } else { IDLE_TICK }));
         }
     }
 

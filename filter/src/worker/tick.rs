@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Call, GATHERING_TICK, IDLE_TICK, RESTING_TICK, Worker};
+use super::{Call, IDLE_TICK, RESTING_TICK, Worker};
 use crate::{ending::Ending, host, waiters::waiting_pace};
 
 impl Worker {
@@ -43,9 +43,7 @@ impl Worker {
         }
         let next = if !self.waiting.is_empty() {
             waiting_pace(self.waiting.len())
-        } else if !self.to_ask.is_empty() {
-            GATHERING_TICK
-        } else if self.rests() {
+        } else if self.to_ask.is_empty() && self.rests() {
             RESTING_TICK
         } else {
             IDLE_TICK

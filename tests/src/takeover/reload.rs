@@ -6,30 +6,39 @@ use std::{
 };
 
 use anyhow::{Result, ensure};
+use reqwest::Method;
 use serde_json::json;
+use tokio::task::JoinSet;
 use xtask::stack::Reloadable;
 
 use crate::{
     fleet::trace::Traffic,
-    harness::{Fleet, SOON, continuous, monthly, wait_for},
+    harness::{Answer, Fleet, SOON, continuous, monthly, wait_for},
     leases::bucket,
 };
 
 const CAPACITY: u64 = 100_000;
 const RELOADS: u64 = 3;
+const SLOW: u64 = 8;
 
 /// The configuration changes under load, several times. Workers of the old and of the new one serve
 /// side by side, and the old ones end; nothing is lost, nothing is admitted too many, and every token
 /// that was not spent is back in its bucket in the end.
 async fn loses_nothing(part: Reloadable) -> Result<()> {
     let fleet = Fleet::with(|stack| stack.reloadable(part)).await?;
-    for tenant in ["acme", "once"] {
+    for tenant in ["acme", "once", "slow"] {
         fleet.tenant(tenant, &[monthly(CAPACITY)], &[]).await?;
     }
     fleet.tenant("rate", &[continuous("rate", "tokens", 100, 50, 1_000)], &[]).await?;
     let acme = Traffic::start(&fleet, "acme", &[8], Duration::from_millis(2))?;
     let rate = Traffic::start(&fleet, "rate", &[2], Duration::from_millis(5))?;
+    // Streams that outlive the configuration that they began under, on either thread.
+    let mut slow = JoinSet::new();
     for flush_ms in 0..RELOADS {
+        for _ in 0..SLOW {
+            let request = fleet.request(Method::GET, "/slow").header("x-tenant-id", "slow");
+            slow.spawn(Answer::of(request));
+        }
         let served = acme.count(200);
         wait_for("traffic", SOON, async || Ok((acme.count(200) >= served + 500).then_some(())))
             .await?;
@@ -55,13 +64,17 @@ async fn loses_nothing(part: Reloadable) -> Result<()> {
     })
     .await?;
     let (acme, rate) = (acme.stop().await?, rate.stop().await?);
+    for answer in slow.join_all().await {
+        let answer = answer?;
+        ensure!(answer.status == 200, "{answer:?}");
+    }
 
     acme.only_admits_and_limits()?;
     rate.only_admits_and_limits()?;
     rate.keeps_the_law(100, 50)?;
     fleet.ledger_reaches("rate", rate.admitted()).await?;
     let all_acme = acme.admitted() + asked.into_inner();
-    for (tenant, admitted) in [("acme", all_acme), ("once", RELOADS)] {
+    for (tenant, admitted) in [("acme", all_acme), ("once", RELOADS), ("slow", RELOADS * SLOW)] {
         fleet.ledger_reaches(tenant, admitted).await?;
         wait_for("every token to be back", SOON, async || {
             let bucket = bucket(&fleet, tenant, "monthly").await?;
@@ -76,7 +89,7 @@ async fn loses_nothing(part: Reloadable) -> Result<()> {
     wait_for("the stats to agree", SOON, async || {
         let (admitted, stored) =
             (gateway.weir_stat("admitted").await?, gateway.weir_stat("stored").await?);
-        let seen = all_acme + RELOADS + rate.admitted();
+        let seen = all_acme + RELOADS + RELOADS * SLOW + rate.admitted();
         ensure!((admitted, stored) == (seen, seen), "{admitted}, {stored} stored, {seen} seen");
         Ok(Some(()))
     })
