@@ -269,6 +269,9 @@ impl Worker {
                 });
                 let holds_little = slot.as_ref().is_none_or(Slot::holds_little);
                 tenant.see_lease(holds_little);
+                if let Some(slot) = &slot {
+                    self.see_renewal(index, slot);
+                }
                 self.tenants.prove(index);
                 self.list(index);
                 if !holds_little {

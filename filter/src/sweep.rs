@@ -15,7 +15,8 @@ use crate::{
     worker::{IDLE_TICK, Worker},
 };
 
-/// A lease that is used is renewed when it ends within this time.
+/// A lease that is used is renewed when it ends within this time, or a little sooner
+/// ([`renew_before_ns`]).
 const RENEW_NS: u64 = 700_000_000;
 /// Sweeps are this far apart, and counted by it on the monotonic clock: what is to be looked at soon is
 /// looked at by the next one.
@@ -115,7 +116,7 @@ impl Worker {
         }
         if now_ns < lease_idle_ns {
             let next_ns = if now_ns < slice_idle_ns { slice_idle_ns } else { lease_idle_ns };
-            let renew_at_ns = tenant.end_ns.saturating_sub(RENEW_NS);
+            let renew_at_ns = tenant.end_ns.saturating_sub(renew_before_ns(index, ttl_ns));
             if now_ns < renew_at_ns {
                 return Some(next_ns.min(renew_at_ns));
             }
@@ -172,22 +173,32 @@ impl Worker {
 
     /// Extends the slice where the lease was renewed meanwhile, else has it renewed.
     fn renew(&mut self, index: Index, now_ns: u64) {
-        let tells_limits = self.tells_limits();
         let Some(tenant) = self.tenants.get_mut(index) else {
             return;
         };
+        let ttl_ns = tenant.idle_ttl_ns();
         let slot = host::read(&tenant.slot_key()).map(|bytes| Slot::decode(Some(&bytes)));
         let Some(slot) = slot.filter(|slot| slot.lease == tenant.lease) else {
             return;
         };
-        tenant.extend(&slot);
-        tenant.see_plan(&slot);
-        if tells_limits {
-            tenant.see_limits(&slot);
-        }
+        self.see_renewal(index, &slot);
+        let is_due = slot.end_ns.saturating_sub(now_ns) < renew_before_ns(index, ttl_ns);
         let refused = slot.refusal.is_some_and(|refusal| now_ns < refusal.until_ns);
-        if slot.is_live(now_ns) && slot.end_ns.saturating_sub(now_ns) < RENEW_NS && !refused {
+        if slot.is_live(now_ns) && is_due && !refused {
             self.ask_for(index);
+        }
+    }
+
+    /// Extends the slice, if it is of the lease that the slot holds.
+    pub fn see_renewal(&mut self, index: Index, slot: &Slot) {
+        let tells_limits = self.tells_limits();
+        let Some(tenant) = self.tenants.get_mut(index).filter(|it| it.lease == slot.lease) else {
+            return;
+        };
+        tenant.extend(slot);
+        tenant.see_plan(slot);
+        if tells_limits {
+            tenant.see_limits(slot);
         }
     }
 
@@ -233,7 +244,35 @@ impl Worker {
     }
 }
 
+/// How long before its end a lease is renewed that was to last `ttl_ns`. A long one has its own moment in its
+/// last quarter: where very many began at once, say after a restart, they would come at once for ever.
+fn renew_before_ns(index: Index, ttl_ns: u64) -> u64 {
+    if ttl_ns <= LONG_TTL_NS {
+        return RENEW_NS;
+    }
+    // By the golden ratio, numbers that follow each other lie far apart.
+    let share = u64::from(index.wrapping_mul(0x9E37_79B9)) >> 16;
+    RENEW_NS + (ttl_ns / 4 * share >> 16)
+}
+
 /// The first sweep that is not before then.
 fn sweep_at(ns: u64) -> u32 {
     u32::try_from(ns.div_ceil(SWEEP_NS)).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_leases_are_renewed_each_in_its_own_time() {
+        let long_ns = 120_000_000_000;
+        assert!((0..1_000).all(|index| renew_before_ns(index, LONG_TTL_NS) == RENEW_NS));
+        let mut spans: Vec<u64> =
+            (0..1_000).map(|index| renew_before_ns(index, long_ns) - RENEW_NS).collect();
+        spans.sort_unstable();
+        assert!(spans.iter().all(|span| *span < long_ns / 4));
+        let widest = spans.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap();
+        assert!(widest < long_ns / 4 / 500, "{widest}");
+    }
 }

@@ -13,6 +13,9 @@ pub(super) fn fmt() -> Result<()> {
     run_shown(cargo().args(["fmt", "--all", "--check"]))
 }
 
+/// The filter as a native module.
+const AS_NATIVE_MODULE: [&str; 2] = ["--no-default-features", "--features=native,trap"];
+
 pub(super) fn clippy() -> Result<()> {
     setup::lint_tools()?;
     let denied = ["--", "--deny=warnings"];
@@ -21,12 +24,12 @@ pub(super) fn clippy() -> Result<()> {
     let filter = ["clippy", "--package=weir-filter"];
     let wasm = ["--target=wasm32-wasip1", "--target-dir=target-wasm"];
     run_shown(cargo().args(filter).args(wasm).args(denied))?;
-    let native = ["--no-default-features", "--features=native,trap"];
-    run_shown(cargo().args(filter).args(native).args(denied))
+    run_shown(cargo().args(filter).args(AS_NATIVE_MODULE).args(denied))
 }
 
 pub(super) fn native() -> Result<()> {
-    run_shown(cargo().args(["test", "--workspace", "--exclude=weir-tests"]))
+    run_shown(cargo().args(["test", "--workspace", "--exclude=weir-tests"]))?;
+    run_shown(cargo().args(["test", "--package=weir-filter"]).args(AS_NATIVE_MODULE))
 }
 
 pub(super) fn end_to_end() -> Result<()> {

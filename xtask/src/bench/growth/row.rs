@@ -18,6 +18,10 @@ use crate::{
 
 /// Enough for many tenants to wait for leases at once.
 const CLIENTS: u64 = 32;
+/// For so long leases of tenants that do not come again are still being given back, and a little.
+const LONGEST_LEASE: Duration = Duration::from_secs(MAX_PERIODIC_TTL_MS / 1_000 + 20);
+/// In so many steps tenants ask for their first leases.
+const PACES: u32 = 500;
 /// How many turns are drawn before they begin anew.
 const TURNS: usize = 1 << 20;
 
@@ -43,6 +47,16 @@ impl Among {
     fn target(self, envoy: &Gateway, turns: Vec<u32>) -> Target {
         let tenants = (0..self.tenants).map(|number| format!("{}-{number}", self.plan));
         Target::among(envoy.port(), tenants, turns, 200)
+    }
+
+    fn are_very_many(self) -> bool {
+        self.tenants > 1_000
+    }
+
+    /// How long it takes until each has a lease. Very many come so slowly that the ends of their leases
+    /// lie apart, as in steady use, and so fast that none gives its back before others have one.
+    fn warm_span(self) -> Duration {
+        if self.are_very_many() { LONGEST_LEASE / 2 } else { Duration::from_secs(2) }
     }
 
     /// The same ones each time.
@@ -71,7 +85,6 @@ pub(super) struct WarmGateway {
     workers: u32,
     started_bytes: u64,
     pub(super) resident_bytes: u64,
-    warm_since: Instant,
 }
 
 impl WarmGateway {
@@ -81,9 +94,15 @@ impl WarmGateway {
         let envoy = &stack.gateways[index];
         let started_bytes = envoy.resident_bytes()?;
         let each = among.target(envoy, (0..among.tenants).collect());
-        each.connect(CLIENTS).await?.send(u64::from(among.tenants).max(20_000)).await?;
+        let mut clients = each.connect(CLIENTS).await?;
+        let requests = u64::from(among.tenants).max(20_000);
+        let mut paces = tokio::time::interval(among.warm_span() / PACES);
+        for _ in 0..PACES {
+            paces.tick().await;
+            clients.send(requests.div_ceil(PACES.into())).await?;
+        }
         let resident_bytes = envoy.resident_bytes()?;
-        Ok(Self { index, workers, started_bytes, resident_bytes, warm_since: Instant::now() })
+        Ok(Self { index, workers, started_bytes, resident_bytes })
     }
 
     /// What it took more since it started, per worker.
@@ -104,21 +123,14 @@ pub(super) struct Row {
     /// CPU of the gateway over that of the row it was compared with.
     pub(super) over_base: f64,
     requests: f64,
+    waits: f64,
     calls: f64,
     redis: f64,
 }
 
-/// At least so many requests, and at least until then.
-pub(super) struct WarmUp {
-    pub(super) requests: u64,
-    pub(super) until: Instant,
-}
-
-/// For so long leases of tenants that do not come again are still being given back, and a little.
-const LONGEST_LEASE: Duration = Duration::from_secs(MAX_PERIODIC_TTL_MS / 1_000 + 20);
-
 /// What has been counted so far.
 struct Counts {
+    waits: u64,
     calls: u64,
     redis: u64,
 }
@@ -141,6 +153,7 @@ impl Row {
             rest_us: Vec::new(),
             over_base: 1.0,
             requests: 0.0,
+            waits: 0.0,
             calls: 0.0,
             redis: 0.0,
         })
@@ -154,13 +167,12 @@ impl Row {
         (self.among.plan, self.among.tenants) == (among.plan, among.tenants)
     }
 
-    /// What it takes until the leases are those of steady use: each tenant has asked twice, and those
-    /// who do not come again have lost theirs.
-    pub(super) fn warm_up(&self) -> WarmUp {
+    /// What it takes until the leases are those of steady use: so many requests, and at least until then.
+    /// Each tenant has asked twice, and those who do not come again have lost theirs.
+    pub(super) fn warm_up(&self) -> (u64, Instant) {
         let requests = u64::from(self.among.tenants).saturating_mul(2).max(10_000);
-        let many = self.among.zipf && self.among.tenants > 1_000;
-        let span = if many { LONGEST_LEASE } else { Duration::ZERO };
-        WarmUp { requests, until: self.gateway.warm_since + span }
+        let span = if self.among.are_very_many() { LONGEST_LEASE } else { Duration::ZERO };
+        (requests, Instant::now() + span)
     }
 
     /// Notes what the last `rounds` turns took beside those of `base`, one by one.
@@ -193,6 +205,7 @@ impl Row {
         self.gateway_us.push(us(own_after, own_before));
         self.rest_us.push(us(rest_after, rest_before));
         self.requests += requests as f64;
+        self.waits += after.waits.saturating_sub(before.waits) as f64;
         self.calls += after.calls.saturating_sub(before.calls) as f64;
         self.redis += after.redis.saturating_sub(before.redis) as f64;
         Ok(())
@@ -204,6 +217,11 @@ impl Row {
 
     pub(super) fn rest_us(&self) -> Spread {
         Spread::of(&self.rest_us)
+    }
+
+    /// Requests that waited for a call.
+    pub(super) fn waits_per_1000(&self) -> f64 {
+        self.waits * 1_000.0 / self.requests
     }
 
     /// Calls to the control plane.
@@ -222,6 +240,7 @@ impl Row {
             "control_plane_cpu_us": self.rest_us().median,
             "resident_bytes": self.gateway.resident_bytes,
             "over_base": self.over_base,
+            "waits_per_1000": self.waits_per_1000(),
             "calls_per_1000": self.calls_per_1000(),
             "redis_per_1000": self.redis_per_1000(),
         })
@@ -234,6 +253,7 @@ impl Counts {
         let stat =
             |name: &str| stats.get(&format!("wasmcustom.weir.{name}")).copied().unwrap_or_default();
         Ok(Self {
+            waits: stat("waited"),
             calls: stat("lease_calls") + stat("usage_batches"),
             redis: redis_commands(&stack.redis.command("INFO stats").await?)?,
         })
