@@ -147,7 +147,7 @@ impl Slot {
         self.free = self.free.checked_sub(slice)?;
         self.outstanding = self.outstanding.saturating_add(slice);
         self.used_ns = now_ns;
-        let low = self.is_low(now_ns) && now_ns >= self.caller_until_ns;
+        let low = self.is_low(cost, now_ns) && now_ns >= self.caller_until_ns;
         Some(Drawn {
             slice,
             lease: self.lease,
@@ -165,11 +165,12 @@ impl Slot {
         held.requests.get() <= 2 * LEAST_REQUESTS
     }
 
-    /// Less than half of what the demand needs, unless the control plane just said there is no more.
-    fn is_low(&self, now_ns: u64) -> bool {
-        let half = |demand: Quantity| demand.get().div_ceil(2);
-        let low = self.free.tokens.get() < half(self.demand.tokens)
-            || self.free.requests.get() < half(self.demand.requests);
+    /// Less than half of what the demand needs, or than another request like the last one takes, unless the
+    /// control plane just said there is no more.
+    fn is_low(&self, cost: Amount, now_ns: u64) -> bool {
+        let half = |demand: Quantity| Quantity::clamped(demand.get().div_ceil(2));
+        let (tokens, requests) = (half(self.demand.tokens), half(self.demand.requests));
+        let low = !self.free.covers(cost.max(Amount { tokens, requests }));
         low && self.refusal.is_none_or(|refusal| now_ns >= refusal.until_ns)
     }
 
@@ -201,8 +202,7 @@ impl Slot {
         }
         self.caller = caller;
         self.caller_until_ns = now_ns + CALLER_NS;
-        self.measure(now_ns);
-        let target = self.demand.max(least_want(need));
+        let target = self.rare_demand().max(self.measure(now_ns)).max(least_want(need));
         let fresh = !self.stamp.is_empty() && self.generation < generation;
         // A slot that must ask gives everything back, to be dealt a lease on the new terms.
         let gives_back = self.must_ask || fresh;
@@ -251,9 +251,16 @@ impl Slot {
         self.spent.saturating_add(self.saying).saturating_add(others)
     }
 
+    /// What those need who come rarely, until the lease is renewed: twice what they used meanwhile. That is
+    /// hardly any demand per lease span.
+    fn rare_demand(&self) -> Amount {
+        let is_rare = self.used.requests.get() <= LEAST_REQUESTS;
+        if is_rare { self.used.saturating_add(self.used) } else { Amount::ZERO }
+    }
+
     /// Turns what was used since the last measurement into the demand per lease span. Demand rises at
     /// once and halves when it falls.
-    fn measure(&mut self, now_ns: u64) {
+    fn measure(&mut self, now_ns: u64) -> Amount {
         if self.measured_ns == 0 {
             self.measured_ns = now_ns;
         }
@@ -274,6 +281,7 @@ impl Slot {
             self.used = Amount::ZERO;
             self.measured_ns = now_ns;
         }
+        self.demand
     }
 
     /// Takes in the answer to `call`.

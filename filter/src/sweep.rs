@@ -252,7 +252,7 @@ fn renew_before_ns(index: Index, ttl_ns: u64) -> u64 {
     }
     // By the golden ratio, numbers that follow each other lie far apart.
     let share = u64::from(index.wrapping_mul(0x9E37_79B9)) >> 16;
-    RENEW_NS + (ttl_ns / 4 * share >> 16)
+    RENEW_NS + ((ttl_ns / 4 * share) >> 16)
 }
 
 /// The first sweep that is not before then.

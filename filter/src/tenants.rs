@@ -5,7 +5,12 @@ use std::hash::BuildHasher;
 use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
 use weir_domain::id::{self, TenantId};
 
+use self::entries::Entries;
 use crate::tenant::Tenant;
+
+mod entries;
+
+pub use self::entries::Index;
 
 /// The most strangers that are remembered; past that all are forgotten.
 const MAX_STRANGERS: usize = 1_024;
@@ -15,17 +20,12 @@ const STRANGER_NS: u64 = 5_000_000_000;
 /// The most tenants that wait to be known at once.
 const MAX_UNPROVEN: usize = 1_000;
 
-/// Where a tenant stands in [`Tenants`].
-pub type Index = u32;
-
 #[derive(Debug, Default)]
 pub struct Tenants {
     /// By credential; for now that is the tenant's id, which stands in its entry.
     by_credential: HashTable<Index>,
     hasher: DefaultHashBuilder,
-    /// Boxed, so that growing moves pointers alone.
-    entries: Vec<Option<Box<Tenant>>>,
-    free: Vec<Index>,
+    entries: Entries,
     strangers: HashMap<Vec<u8>, u64>,
     /// Tenants that no answer has confirmed yet.
     unproven: usize,
@@ -87,20 +87,14 @@ impl Tenants {
     pub fn add(&mut self, id: TenantId, now_ns: u64) -> Index {
         self.unproven += 1;
         let hash = self.hasher.hash_one(id.as_str().as_bytes());
-        let index = self.free.pop().unwrap_or_else(|| {
-            self.entries.push(None);
-            Index::try_from(self.entries.len() - 1).unwrap_or(Index::MAX)
-        });
-        if let Some(entry) = self.entries.get_mut(index as usize) {
-            let mut tenant = Box::new(Tenant::new(id));
-            // The control plane remembers this worker's last call, though this worker may have
-            // forgotten the tenant since: by the clock, in µs, numbers rise all the same.
-            tenant.next_call = now_ns / 1_000 + 1;
-            *entry = Some(tenant);
-        }
+        let mut tenant = Tenant::new(id);
+        // The control plane remembers this worker's last call, though this worker may have
+        // forgotten the tenant since: by the clock, in µs, numbers rise all the same.
+        tenant.next_call = now_ns / 1_000 + 1;
+        let index = self.entries.insert(tenant);
         let (entries, hasher) = (&self.entries, &self.hasher);
         self.by_credential.insert_unique(hash, index, |other| {
-            let tenant = entries.get(*other as usize).and_then(Option::as_ref);
+            let tenant = entries.get(*other);
             hasher.hash_one(tenant.map_or(&b""[..], |tenant| tenant.id.as_str().as_bytes()))
         });
         index
@@ -108,7 +102,7 @@ impl Tenants {
 
     #[inline]
     pub fn get_mut(&mut self, index: Index) -> Option<&mut Tenant> {
-        self.entries.get_mut(index as usize)?.as_deref_mut()
+        self.entries.get_mut(index)
     }
 
     /// The tenant with this id, if this worker knows it.
@@ -118,7 +112,7 @@ impl Tenants {
 
     /// The control plane has said that this tenant exists.
     pub fn prove(&mut self, index: Index) {
-        if let Some(tenant) = self.entries.get_mut(index as usize).and_then(Option::as_mut)
+        if let Some(tenant) = self.entries.get_mut(index)
             && !tenant.proven
         {
             tenant.proven = true;
@@ -128,22 +122,16 @@ impl Tenants {
 
     /// Forgets a tenant.
     pub fn remove(&mut self, index: Index) {
-        let Some(tenant) = self.get_mut(index) else {
+        let Some(tenant) = self.entries.remove(index) else {
             return;
         };
-        let was_proven = tenant.proven;
-        let id = tenant.id.clone();
-        let hash = self.hasher.hash_one(id.as_str().as_bytes());
+        let hash = self.hasher.hash_one(tenant.id.as_str().as_bytes());
         if let Ok(known) = self.by_credential.find_entry(hash, |other| *other == index) {
             known.remove();
         }
-        if let Some(entry) = self.entries.get_mut(index as usize) {
-            *entry = None;
-        }
-        if !was_proven {
+        if !tenant.proven {
             self.unproven = self.unproven.saturating_sub(1);
         }
-        self.free.push(index);
     }
 
     /// Remembers that there is no such tenant.
@@ -170,9 +158,8 @@ impl Tenants {
 }
 
 #[inline]
-fn is_of(entries: &[Option<Box<Tenant>>], index: Index, credential: &[u8]) -> bool {
-    let tenant = entries.get(index as usize).and_then(Option::as_ref);
-    tenant.is_some_and(|tenant| tenant.id.as_str().as_bytes() == credential)
+fn is_of(entries: &Entries, index: Index, credential: &[u8]) -> bool {
+    entries.get(index).is_some_and(|tenant| tenant.id.as_str().as_bytes() == credential)
 }
 
 #[cfg(test)]
@@ -190,7 +177,7 @@ mod tests {
             }
         }
         assert!(tenants.strangers.len() <= MAX_STRANGERS);
-        assert_eq!(tenants.entries.len(), 1);
+        assert_eq!(tenants.entries.places(), 1);
         assert_eq!(tenants.by_credential.len(), 0);
     }
 

@@ -128,6 +128,24 @@ fn what_is_used_at_once_is_not_taken_for_a_rate() {
     assert_eq!(slot.demand, amount(300, 300), "150 in half a second");
 }
 
+/// Else every so many requests of a tenant that comes rarely, one would wait.
+#[test]
+fn a_lease_that_is_renewed_holds_enough_for_those_who_come_rarely() {
+    let mut slot = leased(amount(9, 9));
+    slot.measured_ns = 1_000_000_000;
+    let minutes = |count: u64| 1_000_000_000 + count * 60_000_000_000;
+    slot.used = amount(4, 4);
+    slot.end_ns = minutes(10);
+    let basis = slot.start_call(7, Amount::ZERO, 0, minutes(2)).unwrap();
+    assert_eq!((slot.demand, basis.want), (Amount::ZERO, Amount::ZERO), "9 are free");
+    slot.used = amount(6, 6);
+    let basis = slot.start_call(7, Amount::ZERO, 0, minutes(4)).unwrap();
+    assert_eq!((slot.demand, basis.want), (Amount::ZERO, amount(3, 3)));
+    slot.used = amount(6_000, 6_000);
+    let basis = slot.start_call(7, Amount::ZERO, 0, minutes(6)).unwrap();
+    assert_eq!((slot.demand, basis.want), (amount(50, 50), amount(41, 41)), "50 per second");
+}
+
 /// Slices are drawn far ahead of what is spent of them, above all of a unit that is plentiful beside
 /// a scarce one. If that counted as demand, leases would feed on themselves.
 #[test]
