@@ -67,8 +67,13 @@ async fn an_envoy_is_killed() -> Result<()> {
     let busy = Busy::start(fleet).await?;
     busy.is_served_since(Instant::now()).await?;
     let gateway = &busy.fleet.stack.gateways[KILLED];
-    wait_for("usage in the ledger", SOON, async || {
-        Ok((gateway.weir_stat("stored").await? > 50).then_some(()))
+    wait_for("usage of each gateway in the ledger", SOON, async || {
+        for gateway in &busy.fleet.stack.gateways {
+            if gateway.weir_stat("stored").await? <= 50 {
+                return Ok(None);
+            }
+        }
+        Ok(Some(()))
     })
     .await?;
 

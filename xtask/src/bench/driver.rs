@@ -1,6 +1,7 @@
 //! Drives one Envoy with little CPU of its own: raw HTTP/1.1 over kept connections.
 
 use std::{
+    hash::{BuildHasher, BuildHasherDefault, DefaultHasher},
     sync::{
         Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -15,14 +16,24 @@ use tokio::{
     task::JoinSet,
 };
 
+/// In which order turns come.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Order {
+    /// One after the other, over and over.
+    InTurn,
+    /// As chance has it, the same way each time.
+    AtRandom,
+}
+
 /// Requests to one Envoy.
 #[derive(Debug, Clone)]
 pub(super) struct Target {
     port: u16,
     /// One for each tenant.
     requests: Arc<[Box<[u8]>]>,
-    /// Whose turn it is: indexes of `requests`, over and over.
+    /// Whose turn it is: indexes of `requests`.
     turns: Arc<[u32]>,
+    order: Order,
     next: Arc<AtomicUsize>,
     /// What each must be answered with.
     status: u16,
@@ -31,20 +42,21 @@ pub(super) struct Target {
 impl Target {
     /// All of one tenant, which goes into the header that `envoy/envoy.yaml` reads.
     pub(super) fn new(port: u16, tenant: &str, status: u16) -> Self {
-        Self::among(port, [tenant.to_owned()], vec![0], status)
+        Self::among(port, [tenant.to_owned()], vec![0], Order::InTurn, status)
     }
 
     /// The same, with another prompt length in a header of each of so many requests.
     pub(super) fn with_prompts(port: u16, tenant: &str, prompts: u32, status: u16) -> Self {
         let tenants = (0..prompts).map(|prompt| format!("{tenant}\r\nx-prompt-tokens: {prompt}"));
-        Self::among(port, tenants, (0..prompts).collect(), status)
+        Self::among(port, tenants, (0..prompts).collect(), Order::InTurn, status)
     }
 
-    /// Of many tenants, in the order of `turns`, which are indexes of `tenants`.
+    /// Of many tenants, by `turns`, which are indexes of `tenants`.
     pub(super) fn among(
         port: u16,
         tenants: impl IntoIterator<Item = String>,
         turns: Vec<u32>,
+        order: Order,
         status: u16,
     ) -> Self {
         let request = |tenant: String| {
@@ -55,12 +67,16 @@ impl Target {
             .into_boxed_slice()
         };
         let requests = tenants.into_iter().map(request).collect();
-        Self { port, requests, turns: turns.into(), next: Arc::default(), status }
+        Self { port, requests, turns: turns.into(), order, next: Arc::default(), status }
     }
 
     fn next_request(&self) -> &[u8] {
-        let turn = self.next.fetch_add(1, Ordering::Relaxed) % self.turns.len();
-        &self.requests[self.turns[turn] as usize]
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let turn = match self.order {
+            Order::InTurn => number,
+            Order::AtRandom => BuildHasherDefault::<DefaultHasher>::new().hash_one(number) as usize,
+        };
+        &self.requests[self.turns[turn % self.turns.len()] as usize]
     }
 
     /// So many clients, each with a connection of its own.

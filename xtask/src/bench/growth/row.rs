@@ -3,14 +3,13 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use rand::{RngExt, SeedableRng, rngs::StdRng};
 use serde_json::{Value, json};
 use weir_domain::protocol::MAX_PERIODIC_TTL_MS;
 
 use crate::{
     bench::{
         cpu,
-        driver::{Clients, Target},
+        driver::{Clients, Order, Target},
         stats::Spread,
     },
     stack::{Gateway, Stack},
@@ -18,12 +17,14 @@ use crate::{
 
 /// Enough for many tenants to wait for leases at once.
 const CLIENTS: u64 = 32;
-/// For so long leases of tenants that do not come again are still being given back, and a little.
+/// After this all leases have been renewed.
 const LONGEST_LEASE: Duration = Duration::from_secs(MAX_PERIODIC_TTL_MS / 1_000 + 20);
+/// After this gateways have given back the leases of tenants that do not come again.
+const LONGEST_IDLE: Duration = Duration::from_secs(15 * 60 + 20);
 /// In so many steps tenants ask for their first leases.
 const PACES: u32 = 500;
-/// How many turns are drawn before they begin anew.
-const TURNS: usize = 1 << 20;
+/// Among so many turns each tenant has its share.
+const TURNS: f64 = 4_000_000.0;
 
 /// Whose requests come.
 #[derive(Debug, Clone, Copy)]
@@ -44,9 +45,9 @@ impl Among {
         Self { zipf: true, ..self }
     }
 
-    fn target(self, envoy: &Gateway, turns: Vec<u32>) -> Target {
+    fn target(self, envoy: &Gateway, turns: Vec<u32>, order: Order) -> Target {
         let tenants = (0..self.tenants).map(|number| format!("{}-{number}", self.plan));
-        Target::among(envoy.port(), tenants, turns, 200)
+        Target::among(envoy.port(), tenants, turns, order, 200)
     }
 
     fn are_very_many(self) -> bool {
@@ -59,21 +60,19 @@ impl Among {
         if self.are_very_many() { LONGEST_LEASE / 2 } else { Duration::from_secs(2) }
     }
 
-    /// The same ones each time.
+    /// Whose turn it is, as often as is its share.
     fn turns(self) -> Vec<u32> {
-        let mut random = StdRng::seed_from_u64(u64::from(self.tenants));
         if !self.zipf {
-            return (0..TURNS).map(|_| random.random_range(0..self.tenants)).collect();
+            return (0..self.tenants).collect();
         }
-        let mut sum = 0.0;
-        let sums: Vec<f64> = (1..=self.tenants)
-            .map(|rank| {
-                sum += 1.0 / f64::from(rank);
-                sum
-            })
-            .collect();
-        let draw = |at: f64| sums.partition_point(|upto| *upto <= at).min(sums.len() - 1) as u32;
-        (0..TURNS).map(|_| draw(random.random_range(0.0..sum))).collect()
+        let sum: f64 = (1..=self.tenants).map(|rank| 1.0 / f64::from(rank)).sum();
+        let mut turns = Vec::new();
+        let mut upto = 0.0;
+        for tenant in 0..self.tenants {
+            upto += TURNS / sum / f64::from(tenant + 1);
+            turns.resize(upto as usize, tenant);
+        }
+        turns
     }
 }
 
@@ -93,7 +92,7 @@ impl WarmGateway {
         let index = stack.gateways.len() - 1;
         let envoy = &stack.gateways[index];
         let started_bytes = envoy.resident_bytes()?;
-        let each = among.target(envoy, (0..among.tenants).collect());
+        let each = among.target(envoy, (0..among.tenants).collect(), Order::InTurn);
         let mut clients = each.connect(CLIENTS).await?;
         let requests = u64::from(among.tenants).max(20_000);
         let mut paces = tokio::time::interval(among.warm_span() / PACES);
@@ -142,7 +141,8 @@ impl Row {
         (name, explained): (&'static str, &'static str),
         among: Among,
     ) -> Result<Self> {
-        let target = among.target(&stack.gateways[gateway.index], among.turns());
+        let envoy = &stack.gateways[gateway.index];
+        let target = among.target(envoy, among.turns(), Order::AtRandom);
         Ok(Self {
             name,
             explained,
@@ -171,7 +171,11 @@ impl Row {
     /// Each tenant has asked twice, and those who do not come again have lost theirs.
     pub(super) fn warm_up(&self) -> (u64, Instant) {
         let requests = u64::from(self.among.tenants).saturating_mul(2).max(10_000);
-        let span = if self.among.are_very_many() { LONGEST_LEASE } else { Duration::ZERO };
+        let span = match self.among {
+            Among { zipf: true, .. } if self.among.are_very_many() => LONGEST_IDLE,
+            _ if self.among.are_very_many() => LONGEST_LEASE,
+            _ => Duration::ZERO,
+        };
         (requests, Instant::now() + span)
     }
 
@@ -278,9 +282,9 @@ mod tests {
 
     #[test]
     fn by_zipf_the_first_tenant_sends_twice_as_much_as_the_second() {
-        let turns = Among::new("one", 1_000).zipf().turns();
+        let turns = Among::new("one", 100_000).zipf().turns();
         let count = |tenant| turns.iter().filter(|turn| **turn == tenant).count() as f64;
-        assert!((1.9..2.1).contains(&(count(0) / count(1))));
-        assert!(turns.iter().all(|turn| *turn < 1_000) && turns.iter().any(|turn| *turn > 900));
+        assert!((1.99..2.01).contains(&(count(0) / count(1))));
+        assert!(count(99_999) >= 3.0, "nobody is left out");
     }
 }
