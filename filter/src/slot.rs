@@ -115,6 +115,9 @@ const CALLER_NS: u64 = 2_000_000_000;
 const CALLER_NS_WITH_NEED: u64 = 100_000_000;
 /// The least that a lease asks for, in requests of the cost at hand.
 const LEAST_REQUESTS: u64 = 32;
+/// With less than so many requests of the cost at hand a slot runs low, however seldom they come: they may
+/// come one upon the other.
+const FEW_REQUESTS: u64 = 4;
 
 impl Slot {
     pub fn decode(bytes: Option<&[u8]>) -> Self {
@@ -165,12 +168,12 @@ impl Slot {
         held.requests.get() <= 2 * LEAST_REQUESTS
     }
 
-    /// Less than half of what the demand needs, or than another request like the last one takes, unless the
+    /// Less than half of what the demand needs, or than a few more requests like the last one take, unless the
     /// control plane just said there is no more.
     fn is_low(&self, cost: Amount, now_ns: u64) -> bool {
         let half = |demand: Quantity| Quantity::clamped(demand.get().div_ceil(2));
         let (tokens, requests) = (half(self.demand.tokens), half(self.demand.requests));
-        let low = !self.free.covers(cost.max(Amount { tokens, requests }));
+        let low = !self.free.covers(times(cost, FEW_REQUESTS).max(Amount { tokens, requests }));
         low && self.refusal.is_none_or(|refusal| now_ns >= refusal.until_ns)
     }
 
@@ -251,11 +254,18 @@ impl Slot {
         self.spent.saturating_add(self.saying).saturating_add(others)
     }
 
-    /// What those need who come rarely, until the lease is renewed: twice what they used meanwhile. That is
-    /// hardly any demand per lease span.
+    /// What those need who come rarely, until the lease is renewed: as much as [`LEAST_REQUESTS`] like those
+    /// that came since the last call, or twice as many as came. That is hardly any demand per lease span.
     fn rare_demand(&self) -> Amount {
-        let is_rare = self.used.requests.get() <= LEAST_REQUESTS;
-        if is_rare { self.used.saturating_add(self.used) } else { Amount::ZERO }
+        let requests = self.used.requests.get();
+        if requests == 0 || requests > LEAST_REQUESTS {
+            return Amount::ZERO;
+        }
+        let scale = |used: Quantity| {
+            let scaled = u128::from(used.get()) * u128::from(LEAST_REQUESTS.max(2 * requests));
+            Quantity::clamped(u64::try_from(scaled / u128::from(requests)).unwrap_or(u64::MAX))
+        };
+        Amount { tokens: scale(self.used.tokens), requests: scale(self.used.requests) }
     }
 
     /// Turns what was used since the last measurement into the demand per lease span. Demand rises at
@@ -356,8 +366,12 @@ impl Slot {
 
 /// What to ask for at least when `need` is at hand: nothing when nothing is needed.
 pub fn least_want(need: Amount) -> Amount {
-    let times = |need: Quantity| Quantity::clamped(need.get().saturating_mul(LEAST_REQUESTS));
-    Amount { tokens: times(need.tokens), requests: times(need.requests) }
+    times(need, LEAST_REQUESTS)
+}
+
+fn times(amount: Amount, count: u64) -> Amount {
+    let times = |quantity: Quantity| Quantity::clamped(quantity.get().saturating_mul(count));
+    Amount { tokens: times(amount.tokens), requests: times(amount.requests) }
 }
 
 /// A call for a lease, as it was made.

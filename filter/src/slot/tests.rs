@@ -128,22 +128,31 @@ fn what_is_used_at_once_is_not_taken_for_a_rate() {
     assert_eq!(slot.demand, amount(300, 300), "150 in half a second");
 }
 
+/// Also where there is hardly any demand: who waits for a lease costs more than a call that comes in time.
+#[test]
+fn a_slot_is_low_when_it_does_not_hold_a_few_requests_more() {
+    let mut slot = leased(amount(60, 10));
+    assert!(!slot.draw(amount(10, 1), 1).unwrap().low, "45 tokens are free");
+    assert!(slot.draw(amount(10, 1), 2).unwrap().low, "34");
+    let mut slot = Slot { free: amount(0, 5), ..leased(amount(1, 1)) };
+    assert!(!slot.draw(amount(0, 1), 1).unwrap().low, "nothing is missing of what is not taken");
+    assert!(slot.draw(amount(0, 1), 2).unwrap().low);
+}
+
 /// Else every so many requests of a tenant that comes rarely, one would wait.
 #[test]
 fn a_lease_that_is_renewed_holds_enough_for_those_who_come_rarely() {
-    let mut slot = leased(amount(9, 9));
-    slot.measured_ns = 1_000_000_000;
     let minutes = |count: u64| 1_000_000_000 + count * 60_000_000_000;
-    slot.used = amount(4, 4);
-    slot.end_ns = minutes(10);
-    let basis = slot.start_call(7, Amount::ZERO, 0, minutes(2)).unwrap();
-    assert_eq!((slot.demand, basis.want), (Amount::ZERO, Amount::ZERO), "9 are free");
-    slot.used = amount(6, 6);
-    let basis = slot.start_call(7, Amount::ZERO, 0, minutes(4)).unwrap();
-    assert_eq!((slot.demand, basis.want), (Amount::ZERO, amount(3, 3)));
-    slot.used = amount(6_000, 6_000);
-    let basis = slot.start_call(7, Amount::ZERO, 0, minutes(6)).unwrap();
-    assert_eq!((slot.demand, basis.want), (amount(50, 50), amount(41, 41)), "50 per second");
+    let mut slot = Slot { measured_ns: minutes(0), end_ns: minutes(20), ..leased(amount(90, 9)) };
+    let mut want = |tokens, requests, now_ns| {
+        slot.used = amount(tokens, requests);
+        let basis = slot.start_call(7, Amount::ZERO, 0, now_ns).unwrap();
+        (slot.demand, basis.want)
+    };
+    assert_eq!(want(0, 0, minutes(2)), (Amount::ZERO, Amount::ZERO), "nobody came");
+    assert_eq!(want(40, 4, minutes(4)), (Amount::ZERO, amount(230, 23)), "32 at 10 tokens each");
+    assert_eq!(want(20, 20, minutes(6)), (Amount::ZERO, amount(0, 31)), "twice as many");
+    assert_eq!(want(60_000, 6_000, minutes(8)), (amount(500, 50), amount(410, 41)), "per second");
 }
 
 /// Slices are drawn far ahead of what is spent of them, above all of a unit that is plentiful beside
