@@ -30,6 +30,9 @@ const UNRATED: Amount = Amount { tokens: Quantity::ZERO, requests: Quantity::ONE
 #[derive(Debug, Default)]
 pub struct LeaseCalls {
     retries: Vec<Index>,
+    /// How many calls were put together: each has a number of its own, also those of tenants that have been
+    /// forgotten since.
+    count: u64,
 }
 
 impl LeaseCalls {
@@ -138,9 +141,10 @@ impl Worker {
         let Some(tenant) = self.tenants.get_mut(index) else {
             return;
         };
+        self.lease_calls.count += 1;
         let ask = LeaseAsk {
             tenant: tenant.id.clone(),
-            call: tenant.next_call,
+            call: self.lease_calls.count,
             stamp: basis.stamp,
             need,
             want: basis.want.max(tenant.waiters.cost()),
@@ -149,7 +153,6 @@ impl Worker {
             owe: basis.owe,
             fresh: basis.fresh,
         };
-        tenant.next_call += 1;
         let generation = self.generation;
         tenant.call =
             Some(Box::new(PendingCall { ask, generation, sent_ns: 0, retry_ns: 0, failures: 0 }));

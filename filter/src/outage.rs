@@ -110,13 +110,13 @@ impl Slot {
 impl Worker {
     /// Adds a tenant that this worker has no room to ask for, if another one has its lease: strangers
     /// who cannot be told from tenants in an outage must not keep those away.
-    pub fn find_by_lease(&mut self, credential: &[u8], now_ns: u64) -> Option<Index> {
+    pub fn find_by_lease(&mut self, credential: &[u8]) -> Option<Index> {
         let id = TenantId::new(std::str::from_utf8(credential).ok()?).ok()?;
         let slot = Slot::decode(host::read(&slot_key(&id)).as_deref());
         if slot.stamp.is_empty() {
             return None;
         }
-        let index = self.tenants.add(id, now_ns);
+        let index = self.tenants.add(id);
         self.tenants.prove(index);
         Some(index)
     }

@@ -80,18 +80,14 @@ impl Tenants {
         if self.unproven >= MAX_UNPROVEN {
             return Known::Overloaded;
         }
-        Known::Tenant(self.add(id, now_ns))
+        Known::Tenant(self.add(id))
     }
 
     /// Adds a tenant, to be proven or removed.
-    pub fn add(&mut self, id: TenantId, now_ns: u64) -> Index {
+    pub fn add(&mut self, id: TenantId) -> Index {
         self.unproven += 1;
         let hash = self.hasher.hash_one(id.as_str().as_bytes());
-        let mut tenant = Tenant::new(id);
-        // The control plane remembers this worker's last call, though this worker may have
-        // forgotten the tenant since: by the clock, in µs, numbers rise all the same.
-        tenant.next_call = now_ns / 1_000 + 1;
-        let index = self.entries.insert(tenant);
+        let index = self.entries.insert(Tenant::new(id));
         let (entries, hasher) = (&self.entries, &self.hasher);
         self.by_credential.insert_unique(hash, index, |other| {
             let tenant = entries.get(*other);
@@ -187,20 +183,6 @@ mod tests {
         for credential in [&b""[..], b"a b", b"\xff\xfe", &[b'a'; 65]] {
             assert!(matches!(tenants.find(credential, 0), Known::Stranger));
         }
-    }
-
-    /// A number that comes again would be answered as a repeat of the call that had it, with nothing.
-    #[test]
-    fn a_tenant_that_was_forgotten_goes_on_counting_its_calls() {
-        let mut tenants = Tenants::default();
-        let mut first_call = |now_ns| {
-            let Known::Tenant(index) = tenants.find(b"acme", now_ns) else { panic!() };
-            let call = tenants.get_mut(index).unwrap().next_call;
-            tenants.remove(index);
-            call
-        };
-        let before = first_call(5_000_000_000);
-        assert!(first_call(6_000_000_000) > before + 1_000);
     }
 
     #[test]

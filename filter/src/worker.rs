@@ -176,7 +176,7 @@ impl Worker {
         let index = match self.tenants.find(credential, now_ns) {
             Known::Tenant(index) => index,
             Known::Stranger => return Decision::Refuse(Refused::UnknownTenant),
-            Known::Overloaded => match self.find_by_lease(credential, now_ns) {
+            Known::Overloaded => match self.find_by_lease(credential) {
                 Some(index) => index,
                 None => return Decision::Refuse(Refused::Overloaded),
             },
