@@ -30,9 +30,8 @@ const UNRATED: Amount = Amount { tokens: Quantity::ZERO, requests: Quantity::ONE
 #[derive(Debug, Default)]
 pub struct LeaseCalls {
     retries: Vec<Index>,
-    /// How many calls were put together: each has a number of its own, also those of tenants that have been
-    /// forgotten since.
-    count: u64,
+    /// The number of the newest call, of whichever tenant: they rise, also where a tenant was forgotten since.
+    last_number: u64,
 }
 
 impl LeaseCalls {
@@ -141,10 +140,10 @@ impl Worker {
         let Some(tenant) = self.tenants.get_mut(index) else {
             return;
         };
-        self.lease_calls.count += 1;
+        self.lease_calls.last_number += 1;
         let ask = LeaseAsk {
             tenant: tenant.id.clone(),
-            call: self.lease_calls.count,
+            call: self.lease_calls.last_number,
             stamp: basis.stamp,
             need,
             want: basis.want.max(tenant.waiters.cost()),
@@ -270,15 +269,11 @@ impl Worker {
                     }
                     (slot.encode(), slot)
                 });
-                let holds_little = slot.as_ref().is_none_or(Slot::holds_little);
-                tenant.see_lease(holds_little);
-                if let Some(slot) = &slot {
-                    self.see_renewal(index, slot);
-                }
                 self.tenants.prove(index);
                 self.list(index);
-                if !holds_little {
-                    self.watch_soon(index, now_ns);
+                if let Some(slot) = &slot {
+                    self.see_renewal(index, slot);
+                    self.watch_lease(index, slot, now_ns);
                 }
                 self.serve_waiters(index, now_ns);
                 if slot.is_some_and(|slot| !slot.owed.is_zero()) {

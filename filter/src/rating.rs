@@ -210,7 +210,7 @@ impl Worker {
             return false;
         };
         let slot = Slot::decode(host::read(&tenant.slot_key()).as_deref());
-        let is_refused = slot.refusal.is_some_and(|refusal| now_ns < refusal.until_ns);
+        let is_refused = slot.is_refused(now_ns);
         slot.must_ask
             || (reads_plan && slot.plan.is_none())
             || !(slot.is_live(now_ns) || is_refused)

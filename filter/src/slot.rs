@@ -21,7 +21,7 @@ pub struct Slot {
     pub lease: u64,
     #[serde(with = "in_ms")]
     pub end_ns: u64,
-    /// How long the lease was to last when it was asked for: it may be idle for a part of that.
+    /// How long the lease was to last when it was asked for; how long it may be idle follows from that.
     #[serde(with = "in_ms")]
     pub ttl_ns: u64,
     /// When the newest answer was decided, by the control plane's clock.
@@ -115,9 +115,11 @@ const CALLER_NS: u64 = 2_000_000_000;
 const CALLER_NS_WITH_NEED: u64 = 100_000_000;
 /// The least that a lease asks for, in requests of the cost at hand.
 const LEAST_REQUESTS: u64 = 32;
-/// With less than so many requests of the cost at hand a slot runs low, however seldom they come: they may
-/// come one upon the other.
+/// With less than so many a slot runs low, however seldom they come: they may come one upon the other.
 const FEW_REQUESTS: u64 = 4;
+/// A gateway that holds no more than so many holds little: those who come rarely have what they asked for,
+/// and slices of it in each worker.
+const LITTLE_REQUESTS: u64 = 4 * LEAST_REQUESTS;
 
 impl Slot {
     pub fn decode(bytes: Option<&[u8]>) -> Self {
@@ -130,6 +132,11 @@ impl Slot {
 
     pub fn is_live(&self, now_ns: u64) -> bool {
         !self.stamp.is_empty() && now_ns < self.end_ns
+    }
+
+    /// The control plane has just said no.
+    pub fn is_refused(&self, now_ns: u64) -> bool {
+        self.refusal.is_some_and(|refusal| now_ns < refusal.until_ns)
     }
 
     /// What to add to the monotonic clock to get the control plane's, in ns, as the newest answer has it.
@@ -150,7 +157,7 @@ impl Slot {
         self.free = self.free.checked_sub(slice)?;
         self.outstanding = self.outstanding.saturating_add(slice);
         self.used_ns = now_ns;
-        let low = self.is_low(cost, now_ns) && now_ns >= self.caller_until_ns;
+        let low = self.is_low(now_ns) && now_ns >= self.caller_until_ns;
         Some(Drawn {
             slice,
             lease: self.lease,
@@ -165,16 +172,16 @@ impl Slot {
     /// Whether the gateway holds no more than what those ask for who come rarely.
     pub fn holds_little(&self) -> bool {
         let held = self.free.saturating_add(self.outstanding);
-        held.requests.get() <= 2 * LEAST_REQUESTS
+        held.requests.get() <= LITTLE_REQUESTS
     }
 
-    /// Less than half of what the demand needs, or than a few more requests like the last one take, unless the
-    /// control plane just said there is no more.
-    fn is_low(&self, cost: Amount, now_ns: u64) -> bool {
+    /// Less than half of what the demand needs, or than a few requests take, unless the control plane just
+    /// said there is no more.
+    fn is_low(&self, now_ns: u64) -> bool {
         let half = |demand: Quantity| Quantity::clamped(demand.get().div_ceil(2));
         let (tokens, requests) = (half(self.demand.tokens), half(self.demand.requests));
-        let low = !self.free.covers(times(cost, FEW_REQUESTS).max(Amount { tokens, requests }));
-        low && self.refusal.is_none_or(|refusal| now_ns >= refusal.until_ns)
+        let low = !self.free.covers(self.typical(FEW_REQUESTS).max(Amount { tokens, requests }));
+        low && !self.is_refused(now_ns)
     }
 
     /// Takes back `rest` of a slice that was drawn under `lease`, and notes `spent`. Both are void
@@ -205,7 +212,7 @@ impl Slot {
         }
         self.caller = caller;
         self.caller_until_ns = now_ns + CALLER_NS;
-        let target = self.rare_demand().max(self.measure(now_ns)).max(least_want(need));
+        let target = self.typical(LEAST_REQUESTS).max(self.measure(now_ns)).max(least_want(need));
         let fresh = !self.stamp.is_empty() && self.generation < generation;
         // A slot that must ask gives everything back, to be dealt a lease on the new terms.
         let gives_back = self.must_ask || fresh;
@@ -254,16 +261,17 @@ impl Slot {
         self.spent.saturating_add(self.saying).saturating_add(others)
     }
 
-    /// What those need who come rarely, until the lease is renewed: as much as [`LEAST_REQUESTS`] like those
-    /// that came since the last call, or twice as many as came. That is hardly any demand per lease span.
-    fn rare_demand(&self) -> Amount {
+    /// What so many requests take that are like those since the last call, where the tenant had plenty.
+    /// Those who come rarely are hardly any demand per lease span, and must not wait now and then for all
+    /// that.
+    fn typical(&self, count: u64) -> Amount {
         let requests = self.used.requests.get();
-        if requests == 0 || requests > LEAST_REQUESTS {
+        if requests == 0 || !idle::had_plenty(self.ttl_ns) {
             return Amount::ZERO;
         }
         let scale = |used: Quantity| {
-            let scaled = u128::from(used.get()) * u128::from(LEAST_REQUESTS.max(2 * requests));
-            Quantity::clamped(u64::try_from(scaled / u128::from(requests)).unwrap_or(u64::MAX))
+            let scaled = u128::from(used.get()) * u128::from(count) / u128::from(requests);
+            Quantity::clamped(u64::try_from(scaled).unwrap_or(u64::MAX))
         };
         Amount { tokens: scale(self.used.tokens), requests: scale(self.used.requests) }
     }
@@ -366,12 +374,8 @@ impl Slot {
 
 /// What to ask for at least when `need` is at hand: nothing when nothing is needed.
 pub fn least_want(need: Amount) -> Amount {
-    times(need, LEAST_REQUESTS)
-}
-
-fn times(amount: Amount, count: u64) -> Amount {
-    let times = |quantity: Quantity| Quantity::clamped(quantity.get().saturating_mul(count));
-    Amount { tokens: times(amount.tokens), requests: times(amount.requests) }
+    let times = |need: Quantity| Quantity::clamped(need.get().saturating_mul(LEAST_REQUESTS));
+    Amount { tokens: times(need.tokens), requests: times(need.requests) }
 }
 
 /// A call for a lease, as it was made.

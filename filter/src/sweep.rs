@@ -8,15 +8,14 @@ use crate::{
     host,
     slot::{
         Slot,
-        idle::{LONG_TTL_NS, idle_lease_ns, idle_slice_ns, idle_ttl_ns},
+        idle::{idle_lease_ns, idle_slice_ns, idle_ttl_ns, is_long},
     },
     stats::Counter,
     tenants::Index,
     worker::{IDLE_TICK, Worker},
 };
 
-/// A lease that is used is renewed when it ends within this time, or a little sooner
-/// ([`renew_before_ns`]).
+/// A lease that is used is renewed when it ends within this time; a long one sooner ([`renew_before_ns`]).
 const RENEW_NS: u64 = 700_000_000;
 /// Sweeps are this far apart, and counted by it on the monotonic clock: what is to be looked at soon is
 /// looked at by the next one.
@@ -25,6 +24,8 @@ const SWEEP_NS: u64 = IDLE_TICK.as_nanos() as u64;
 const NEXT_SWEEP: u32 = 1;
 /// The most tenants that one sweep looks after: requests must not wait for it.
 const MAX_PER_SWEEP: usize = 500;
+/// The same for a worker that ends: it has no requests, and little time.
+const MAX_PER_LAST_SWEEPS: usize = 5_000;
 
 /// Nothing is given back while so many calls are under way: whoever waits for a lease comes first, also
 /// where the control plane is slow.
@@ -61,10 +62,15 @@ impl Worker {
             self.busy_ns = now_ns;
         }
         let hurries = self.hurries(now_ns);
+        if hurries && !self.is_hurrying {
+            self.watch_all_anew();
+        }
+        self.is_hurrying = hurries;
+        let most = if self.ending == Ending::Running { MAX_PER_SWEEP } else { MAX_PER_LAST_SWEEPS };
         let mut due = Vec::new();
         while let Some(Reverse((sweep, _))) = self.watched.peek()
-            && (hurries || u64::from(*sweep) <= now_ns / SWEEP_NS)
-            && due.len() < MAX_PER_SWEEP
+            && u64::from(*sweep) <= now_ns / SWEEP_NS
+            && due.len() < most
         {
             due.extend(self.watched.pop());
         }
@@ -89,11 +95,24 @@ impl Worker {
         }
     }
 
-    /// The gateway holds more of the tenant than may be idle for long.
-    pub fn watch_soon(&mut self, index: Index, now_ns: u64) {
-        let soon = sweep_at(now_ns + idle_lease_ns(LONG_TTL_NS));
-        if self.tenants.get_mut(index).is_some_and(|tenant| tenant.due > soon) {
-            self.watch(index, soon);
+    /// Has all be looked after by the next sweep: dues from before hold no more.
+    fn watch_all_anew(&mut self) {
+        for Reverse((sweep, index)) in std::mem::take(&mut self.watched) {
+            if self.tenants.get_mut(index).is_some_and(|tenant| tenant.due == sweep) {
+                self.watch(index, NEXT_SWEEP);
+            }
+        }
+    }
+
+    /// The slot has the lease of a call's answer, or of what was drawn: sees to it that the tenant is looked
+    /// after before that is idle or ends, whatever was thought when it had another.
+    pub fn watch_lease(&mut self, index: Index, slot: &Slot, now_ns: u64) {
+        let ttl_ns = idle_ttl_ns(slot.ttl_ns, slot.holds_little());
+        let renew_at_ns = slot.end_ns.saturating_sub(renew_before_ns(index, ttl_ns));
+        let latest_ns = renew_at_ns.min(now_ns + idle_lease_ns(ttl_ns));
+        let by = if self.is_hurrying { NEXT_SWEEP } else { sweep_at(latest_ns) };
+        if self.tenants.get_mut(index).is_some_and(|tenant| tenant.due > by) {
+            self.watch(index, by);
         }
     }
 
@@ -110,22 +129,22 @@ impl Worker {
         let ttl_ns = if hurries { 0 } else { tenant.idle_ttl_ns() };
         let slice_idle_ns = tenant.used_ns.saturating_add(idle_slice_ns(ttl_ns));
         let lease_idle_ns = tenant.used_ns.saturating_add(idle_lease_ns(ttl_ns));
-        if now_ns >= slice_idle_ns && tenant.holds_anything() {
+        let has_ended = now_ns >= tenant.end_ns;
+        if tenant.holds_anything() && (has_ended || now_ns >= slice_idle_ns) {
             self.put_back(index);
             return Some(now_ns);
         }
-        if now_ns < lease_idle_ns {
-            let next_ns = if now_ns < slice_idle_ns { slice_idle_ns } else { lease_idle_ns };
-            let renew_at_ns = tenant.end_ns.saturating_sub(renew_before_ns(index, ttl_ns));
-            if now_ns < renew_at_ns {
-                return Some(next_ns.min(renew_at_ns));
-            }
-            if now_ns < tenant.end_ns {
-                self.renew(index, now_ns);
-            }
-            return Some(next_ns.min(now_ns + RENEW_NS / 2));
+        if has_ended || now_ns >= lease_idle_ns {
+            return self.look_after_lease(index, now_ns);
         }
-        self.look_after_lease(index, now_ns)
+        let next_ns = if now_ns < slice_idle_ns { slice_idle_ns } else { lease_idle_ns };
+        let renew_at_ns = tenant.end_ns.saturating_sub(renew_before_ns(index, ttl_ns));
+        if now_ns < renew_at_ns {
+            return Some(next_ns.min(renew_at_ns));
+        }
+        let end_ns = tenant.end_ns;
+        self.renew(index, now_ns);
+        Some(next_ns.min(after_asking_ns(end_ns, now_ns)))
     }
 
     /// The same when this worker has not used it for a while, and holds nothing of it but what calls
@@ -149,13 +168,23 @@ impl Worker {
         let Some(slot) = slot.filter(|slot| slot.is_live(now_ns)) else {
             return unless_idle;
         };
+        // The worker that drew last looks after the lease. If all who ever used a tenant kept reading its
+        // slot, that would cost more than the requests; and what one has no use for, another may have.
+        let drew_last = slot.used_ns <= used_ns;
         let ttl_ns = idle_ttl_ns(slot.ttl_ns, slot.holds_little());
-        let idle_ns = idle_lease_ns(if hurries { 0 } else { ttl_ns });
+        let idle_ns = idle_lease_ns(if hurries && drew_last { 0 } else { ttl_ns });
         if now_ns.saturating_sub(slot.used_ns) < idle_ns {
-            // The worker that drew last looks after the lease. If all who ever used a tenant kept
-            // reading its slot, that would cost more than the requests.
-            let drew_last = slot.used_ns <= used_ns;
-            return unless_idle.or(drew_last.then_some(slot.used_ns + idle_ns));
+            if has_calls || !drew_last {
+                return unless_idle;
+            }
+            let renew_at_ns = slot.end_ns.saturating_sub(renew_before_ns(index, ttl_ns));
+            if now_ns < renew_at_ns {
+                return Some((slot.used_ns + idle_ns).min(renew_at_ns));
+            }
+            if !slot.is_refused(now_ns) {
+                self.ask_for(index);
+            }
+            return Some(after_asking_ns(slot.end_ns, now_ns));
         }
         if !(slot.free.is_zero() && slot.spent.is_zero()) {
             if self.calls.len() >= MAX_CALLS_BEFORE_RETURNS {
@@ -168,7 +197,7 @@ impl Worker {
             return unless_idle;
         }
         // Until the lease is gone: another worker may put something back.
-        Some(now_ns + idle_ns)
+        Some((now_ns + idle_ns).min(slot.end_ns))
     }
 
     /// Extends the slice where the lease was renewed meanwhile, else has it renewed.
@@ -176,15 +205,14 @@ impl Worker {
         let Some(tenant) = self.tenants.get_mut(index) else {
             return;
         };
-        let ttl_ns = tenant.idle_ttl_ns();
         let slot = host::read(&tenant.slot_key()).map(|bytes| Slot::decode(Some(&bytes)));
         let Some(slot) = slot.filter(|slot| slot.lease == tenant.lease) else {
             return;
         };
         self.see_renewal(index, &slot);
-        let is_due = slot.end_ns.saturating_sub(now_ns) < renew_before_ns(index, ttl_ns);
-        let refused = slot.refusal.is_some_and(|refusal| now_ns < refusal.until_ns);
-        if slot.is_live(now_ns) && is_due && !refused {
+        let ttl_ns = idle_ttl_ns(slot.ttl_ns, slot.holds_little());
+        let is_due = slot.end_ns.saturating_sub(now_ns) <= renew_before_ns(index, ttl_ns);
+        if slot.is_live(now_ns) && is_due && !slot.is_refused(now_ns) {
             self.ask_for(index);
         }
     }
@@ -247,12 +275,17 @@ impl Worker {
 /// How long before its end a lease is renewed that was to last `ttl_ns`. A long one has its own moment in its
 /// last quarter: where very many began at once, say after a restart, they would come at once for ever.
 fn renew_before_ns(index: Index, ttl_ns: u64) -> u64 {
-    if ttl_ns <= LONG_TTL_NS {
+    if !is_long(ttl_ns) {
         return RENEW_NS;
     }
     // By the golden ratio, numbers that follow each other lie far apart.
     let share = u64::from(index.wrapping_mul(0x9E37_79B9)) >> 16;
     RENEW_NS + ((ttl_ns / 4 * share) >> 16)
+}
+
+/// When to look whether a lease was renewed that was asked for now, and ends then.
+fn after_asking_ns(end_ns: u64, now_ns: u64) -> u64 {
+    now_ns + (end_ns.saturating_sub(now_ns) / 4).max(RENEW_NS / 2)
 }
 
 /// The first sweep that is not before then.
@@ -261,18 +294,4 @@ fn sweep_at(ns: u64) -> u32 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn long_leases_are_renewed_each_in_its_own_time() {
-        let long_ns = 120_000_000_000;
-        assert!((0..1_000).all(|index| renew_before_ns(index, LONG_TTL_NS) == RENEW_NS));
-        let mut spans: Vec<u64> =
-            (0..1_000).map(|index| renew_before_ns(index, long_ns) - RENEW_NS).collect();
-        spans.sort_unstable();
-        assert!(spans.iter().all(|span| *span < long_ns / 4));
-        let widest = spans.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap();
-        assert!(widest < long_ns / 4 / 500, "{widest}");
-    }
-}
+mod tests;

@@ -225,9 +225,10 @@ impl Tenant {
     /// The lease that the slice is of was renewed. Its end comes with the clock that says what time
     /// that is: by the clock from before, the end may lie past the period that the lease is of.
     pub fn extend(&mut self, slot: &Slot) {
+        self.note_ttl(slot.ttl_ns);
+        self.holds_little = slot.holds_little();
         if slot.end_ns > self.end_ns {
             self.end_ns = slot.end_ns;
-            self.note_ttl(slot.ttl_ns);
             self.clock_offset_ns = slot.clock_offset_ns();
             self.fast_until_ns = 0;
         }
@@ -241,11 +242,6 @@ impl Tenant {
         {
             self.plan = Some(plan.into());
         }
-    }
-
-    /// Notes what an answer has made of its lease.
-    pub fn see_lease(&mut self, holds_little: bool) {
-        self.holds_little = holds_little;
     }
 
     /// As long as its lease was to last when it was asked for, for [`idle::idle_lease_ns`].

@@ -92,6 +92,8 @@ pub struct Worker {
     heard_ns: u64,
     /// When a sweep last found that something was admitted.
     pub busy_ns: u64,
+    /// Whether the last sweep had all go back.
+    pub is_hurrying: bool,
     pub forgot_ns: u64,
 }
 
@@ -162,6 +164,7 @@ impl Worker {
             swept_ns: 0,
             heard_ns: 0,
             busy_ns: 0,
+            is_hurrying: false,
             forgot_ns: 0,
         }
     }

@@ -239,3 +239,44 @@ unsafe extern "C" {
         is_last: bool,
     );
 }
+
+/// What unit tests link with in the place of Envoy: it does nothing.
+#[cfg(test)]
+mod nobody {
+    macro_rules! unanswered {
+        ($($name:ident),* $(,)?) => {
+            $(
+                #[unsafe(no_mangle)]
+                extern "C" fn $name() {}
+            )*
+        };
+    }
+
+    unanswered! {
+        envoy_dynamic_module_callback_log,
+        envoy_dynamic_module_callback_get_concurrency,
+        envoy_dynamic_module_callback_is_validation_mode,
+        envoy_dynamic_module_callback_http_filter_config_define_counter,
+        envoy_dynamic_module_callback_http_filter_config_increment_counter,
+        envoy_dynamic_module_callback_http_filter_config_start_http_stream,
+        envoy_dynamic_module_callback_http_filter_config_reset_http_stream,
+        envoy_dynamic_module_callback_http_filter_config_scheduler_new,
+        envoy_dynamic_module_callback_http_filter_config_scheduler_commit,
+        envoy_dynamic_module_callback_http_filter_config_scheduler_delete,
+        envoy_dynamic_module_callback_http_filter_scheduler_new,
+        envoy_dynamic_module_callback_http_filter_scheduler_commit,
+        envoy_dynamic_module_callback_http_filter_scheduler_delete,
+        envoy_dynamic_module_callback_http_filter_get_worker_index,
+        envoy_dynamic_module_callback_http_filter_continue_decoding,
+        envoy_dynamic_module_callback_http_get_header,
+        envoy_dynamic_module_callback_http_set_header,
+        envoy_dynamic_module_callback_http_get_body_size,
+        envoy_dynamic_module_callback_http_get_body_chunks_size,
+        envoy_dynamic_module_callback_http_get_body_chunks,
+        envoy_dynamic_module_callback_http_drain_body,
+        envoy_dynamic_module_callback_http_append_body,
+        envoy_dynamic_module_callback_http_received_buffered_request_body,
+        envoy_dynamic_module_callback_http_send_response,
+        envoy_dynamic_module_callback_http_send_response_headers,
+    }
+}

@@ -128,31 +128,38 @@ fn what_is_used_at_once_is_not_taken_for_a_rate() {
     assert_eq!(slot.demand, amount(300, 300), "150 in half a second");
 }
 
+/// A lease of a tenant that had plenty.
+fn long(granted: Amount, used: Amount) -> Slot {
+    Slot { ttl_ns: 120_000_000_000, end_ns: 120_000_000_000, used, ..leased(granted) }
+}
+
 /// Also where there is hardly any demand: who waits for a lease costs more than a call that comes in time.
 #[test]
 fn a_slot_is_low_when_it_does_not_hold_a_few_requests_more() {
-    let mut slot = leased(amount(60, 10));
-    assert!(!slot.draw(amount(10, 1), 1).unwrap().low, "45 tokens are free");
-    assert!(slot.draw(amount(10, 1), 2).unwrap().low, "34");
-    let mut slot = Slot { free: amount(0, 5), ..leased(amount(1, 1)) };
-    assert!(!slot.draw(amount(0, 1), 1).unwrap().low, "nothing is missing of what is not taken");
-    assert!(slot.draw(amount(0, 1), 2).unwrap().low);
+    let is_low = |free: u32, used| {
+        let mut slot = long(amount(free, 100), used);
+        slot.draw(amount(1, 1), 1).unwrap().low
+    };
+    assert!(!is_low(24, amount(9, 2)), "18 tokens are free, and four requests take 18");
+    assert!(is_low(24, amount(10, 2)), "they take 20");
+    assert!(!is_low(2, Amount::ZERO), "nobody knows what is typical");
+    let scarce = Slot { ttl_ns: 2_000_000_000, ..long(amount(1, 1), amount(10, 2)) };
+    assert!(!scarce.clone().draw(amount(1, 1), 1).unwrap().low, "there is no plenty to ask for");
 }
 
 /// Else every so many requests of a tenant that comes rarely, one would wait.
 #[test]
 fn a_lease_that_is_renewed_holds_enough_for_those_who_come_rarely() {
-    let minutes = |count: u64| 1_000_000_000 + count * 60_000_000_000;
-    let mut slot = Slot { measured_ns: minutes(0), end_ns: minutes(20), ..leased(amount(90, 9)) };
-    let mut want = |tokens, requests, now_ns| {
-        slot.used = amount(tokens, requests);
-        let basis = slot.start_call(7, Amount::ZERO, 0, now_ns).unwrap();
-        (slot.demand, basis.want)
+    let want = |tokens, requests| {
+        let mut slot = long(amount(90, 9), amount(tokens, requests));
+        let now_ns = 119_000_000_000;
+        slot.measured_ns = 1;
+        slot.start_call(7, Amount::ZERO, 0, now_ns).unwrap().want
     };
-    assert_eq!(want(0, 0, minutes(2)), (Amount::ZERO, Amount::ZERO), "nobody came");
-    assert_eq!(want(40, 4, minutes(4)), (Amount::ZERO, amount(230, 23)), "32 at 10 tokens each");
-    assert_eq!(want(20, 20, minutes(6)), (Amount::ZERO, amount(0, 31)), "twice as many");
-    assert_eq!(want(60_000, 6_000, minutes(8)), (amount(500, 50), amount(410, 41)), "per second");
+    assert_eq!(want(0, 0), Amount::ZERO, "nobody came");
+    assert_eq!(want(40, 4), amount(230, 23), "32 at 10 tokens each");
+    assert_eq!(want(118, 59), amount(0, 23), "32 at 2 tokens each: twice a second is no demand");
+    assert_eq!(want(59_500, 5_950), amount(410, 41), "50 at 10 tokens each: the demand per second");
 }
 
 /// Slices are drawn far ahead of what is spent of them, above all of a unit that is plentiful beside

@@ -67,7 +67,6 @@ impl Worker {
             return Draw::Empty;
         };
         tenant.see_plan(slot);
-        let holds_little = drawn.holds_little;
         tenant.hold(drawn);
         if tells_limits {
             tenant.see_limits(slot);
@@ -75,9 +74,7 @@ impl Worker {
             tenant.forget_limits();
         }
         let took = tenant.take(rate, now_ns, &mut self.usage);
-        if !holds_little {
-            self.watch_soon(index, now_ns);
-        }
+        self.watch_lease(index, slot, now_ns);
         if tells_limits && slot.limits.is_none() {
             // Those who asked so far tell nobody who is admitted.
             self.ask_for(index);
