@@ -35,6 +35,11 @@ pub struct LeaseCalls {
 }
 
 impl LeaseCalls {
+    /// How many calls the next tick makes for what is to be said again, or given back.
+    pub fn queued(&self) -> usize {
+        self.retries.len() / MAX_LEASES_PER_CALL
+    }
+
     /// Whether none is to be repeated.
     pub fn is_idle(&self) -> bool {
         self.retries.is_empty()

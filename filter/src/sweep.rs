@@ -24,8 +24,8 @@ const SWEEP_NS: u64 = IDLE_TICK.as_nanos() as u64;
 const NEXT_SWEEP: u32 = 1;
 /// The most tenants that one sweep looks after: requests must not wait for it.
 const MAX_PER_SWEEP: usize = 500;
-/// The same for a worker that ends: it has no requests, and little time.
-const MAX_PER_LAST_SWEEPS: usize = 5_000;
+/// The same for a worker that ends: it has no requests any more, though its thread may, and little time.
+const MAX_PER_LAST_SWEEPS: usize = 1_000;
 
 /// Nothing is given back while so many calls are under way: whoever waits for a lease comes first, also
 /// where the control plane is slow.
@@ -142,9 +142,15 @@ impl Worker {
         if now_ns < renew_at_ns {
             return Some(next_ns.min(renew_at_ns));
         }
-        let end_ns = tenant.end_ns;
         self.renew(index, now_ns);
-        Some(next_ns.min(after_asking_ns(end_ns, now_ns)))
+        let tenant = self.tenants.get_mut(index)?;
+        if now_ns >= tenant.end_ns {
+            return Some(now_ns);
+        }
+        let renew_at_ns = tenant.end_ns.saturating_sub(renew_before_ns(index, ttl_ns));
+        let asked = now_ns >= renew_at_ns;
+        let then_ns = if asked { after_asking_ns(tenant.end_ns, now_ns) } else { renew_at_ns };
+        Some(next_ns.min(then_ns))
     }
 
     /// The same when this worker has not used it for a while, and holds nothing of it but what calls
@@ -155,7 +161,8 @@ impl Worker {
         let slot = host::read(&tenant.slot_key()).map(|bytes| Slot::decode(Some(&bytes)));
         let (idle, used_ns) = (tenant.is_idle(), tenant.used_ns);
         let has_calls = tenant.has_open_calls();
-        let unless_idle = (!idle).then_some(if has_calls { now_ns + RENEW_NS / 2 } else { now_ns });
+        // Whoever has a request, or an answer, has it looked after again.
+        let for_calls = has_calls.then_some(now_ns + RENEW_NS / 2);
         if has_calls && tenant.end_ns.saturating_sub(now_ns) < RENEW_NS {
             self.renew(index, now_ns);
         }
@@ -166,7 +173,7 @@ impl Worker {
             return Some(now_ns);
         }
         let Some(slot) = slot.filter(|slot| slot.is_live(now_ns)) else {
-            return unless_idle;
+            return for_calls;
         };
         // The worker that drew last looks after the lease. If all who ever used a tenant kept reading its
         // slot, that would cost more than the requests; and what one has no use for, another may have.
@@ -175,7 +182,7 @@ impl Worker {
         let idle_ns = idle_lease_ns(if hurries && drew_last { 0 } else { ttl_ns });
         if now_ns.saturating_sub(slot.used_ns) < idle_ns {
             if has_calls || !drew_last {
-                return unless_idle;
+                return for_calls;
             }
             let renew_at_ns = slot.end_ns.saturating_sub(renew_before_ns(index, ttl_ns));
             if now_ns < renew_at_ns {
@@ -187,14 +194,19 @@ impl Worker {
             return Some(after_asking_ns(slot.end_ns, now_ns));
         }
         if !(slot.free.is_zero() && slot.spent.is_zero()) {
-            if self.calls.len() >= MAX_CALLS_BEFORE_RETURNS {
-                return Some(now_ns);
+            let is_running = self.ending == Ending::Running;
+            if hurries && is_running && !has_calls && !slot.outstanding.is_zero() {
+                // Siblings may use it.
+                return Some((now_ns + 4 * idle_ns).min(slot.end_ns));
+            }
+            if self.calls.len() + self.lease_calls.queued() >= MAX_CALLS_BEFORE_RETURNS {
+                return Some(now_ns + RENEW_NS / 2);
             }
             self.give_back(index, now_ns);
             return Some(now_ns);
         }
-        if has_calls || (hurries && slot.outstanding.is_zero()) {
-            return unless_idle;
+        if has_calls || (hurries && (slot.outstanding.is_zero() || !drew_last)) {
+            return for_calls;
         }
         // Until the lease is gone: another worker may put something back.
         Some((now_ns + idle_ns).min(slot.end_ns))
@@ -206,7 +218,7 @@ impl Worker {
             return;
         };
         let slot = host::read(&tenant.slot_key()).map(|bytes| Slot::decode(Some(&bytes)));
-        let Some(slot) = slot.filter(|slot| slot.lease == tenant.lease) else {
+        let Some(slot) = slot else {
             return;
         };
         self.see_renewal(index, &slot);
@@ -217,12 +229,15 @@ impl Worker {
         }
     }
 
-    /// Extends the slice, if it is of the lease that the slot holds.
+    /// Extends the slice, if it is of the lease that the slot holds; else it is void.
     pub fn see_renewal(&mut self, index: Index, slot: &Slot) {
         let tells_limits = self.tells_limits();
-        let Some(tenant) = self.tenants.get_mut(index).filter(|it| it.lease == slot.lease) else {
+        let Some(tenant) = self.tenants.get_mut(index) else {
             return;
         };
+        if tenant.lease != slot.lease {
+            return tenant.change_lease(slot);
+        }
         tenant.extend(slot);
         tenant.see_plan(slot);
         if tells_limits {

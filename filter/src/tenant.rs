@@ -234,6 +234,14 @@ impl Tenant {
         }
     }
 
+    /// The slot has another lease than the slice is of, which is void. Until somebody draws from that one, who
+    /// was answered looks after it as if having drawn last.
+    pub fn change_lease(&mut self, slot: &Slot) {
+        self.surrender();
+        self.end_ns = 0;
+        self.used_ns = self.used_ns.max(slot.used_ns);
+    }
+
     /// Notes which plan it is on, where the slot says so: a replica of the control plane that had not
     /// heard of a change may have said another one before.
     pub fn see_plan(&mut self, slot: &Slot) {

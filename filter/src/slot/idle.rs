@@ -15,7 +15,9 @@ pub fn had_plenty(ttl_ns: u64) -> bool {
 /// Whether such a lease is to be renewed for as long as may be: its end is not that of its period yet, and
 /// its tenant has not come to have less, when renewals do not move the end.
 pub fn is_long(ttl_ns: u64) -> bool {
-    ttl_ns >= MAX_PERIODIC_TTL_MS * 1_000_000
+    // An answer may have been lost, and come again with what is left.
+    const NEARLY_NS: u64 = (MAX_PERIODIC_TTL_MS - MAX_TTL_MS) * 1_000_000;
+    ttl_ns >= NEARLY_NS
 }
 
 /// For how long a lease that was to last `ttl_ns` may be unused before it goes back to the control plane.
