@@ -23,6 +23,17 @@
 
 #![allow(unsafe_code, reason = "Envoy's ABI is one of C")]
 
+/// Functions that must be found by their names, and that do nothing.
+macro_rules! unused {
+    ($($name:ident),* $(,)?) => {
+        $(
+            #[unsafe(no_mangle)]
+            extern "C" fn $name() {}
+        )*
+    };
+}
+use unused;
+
 mod abi;
 mod calls;
 mod filter;

@@ -243,16 +243,7 @@ unsafe extern "C" {
 /// What unit tests link with in the place of Envoy: it does nothing.
 #[cfg(test)]
 mod nobody {
-    macro_rules! unanswered {
-        ($($name:ident),* $(,)?) => {
-            $(
-                #[unsafe(no_mangle)]
-                extern "C" fn $name() {}
-            )*
-        };
-    }
-
-    unanswered! {
+    crate::native::unused! {
         envoy_dynamic_module_callback_log,
         envoy_dynamic_module_callback_get_concurrency,
         envoy_dynamic_module_callback_is_validation_mode,

@@ -238,17 +238,8 @@ unsafe extern "C" fn envoy_dynamic_module_on_http_filter_scheduled(
     unsafe { stream(own) }.on_call();
 }
 
-/// Hooks that Envoy must find and that nothing is done in.
-macro_rules! unused {
-    ($($name:ident),* $(,)?) => {
-        $(
-            #[unsafe(no_mangle)]
-            extern "C" fn $name() {}
-        )*
-    };
-}
-
-unused! {
+// Hooks that Envoy must find, and that nothing is done in.
+super::unused! {
     envoy_dynamic_module_on_http_filter_config_http_stream_trailers,
     envoy_dynamic_module_on_http_filter_stream_complete,
     envoy_dynamic_module_on_http_filter_http_callout_done,

@@ -23,7 +23,14 @@ mod in_time {
     };
 
     use super::super::*;
-    use crate::{config::Config, http_call::Answer, rating::Rate, tenants::Known, worker::Draw};
+    use crate::{
+        config::Config,
+        http_call::Answer,
+        rating::Rate,
+        tenant::{PendingCall, slot_key},
+        tenants::Known,
+        worker::Draw,
+    };
 
     const SECOND: u64 = 1_000_000_000;
     const MINUTE: u64 = 60 * SECOND;
@@ -40,7 +47,7 @@ mod in_time {
     /// Workers of one gateway, one tenant, and a control plane that answers at once.
     struct World {
         workers: Vec<Worker>,
-        tenant: &'static str,
+        tenant: TenantId,
         now_ns: u64,
         /// Leases last until then at most.
         period_ends_ns: u64,
@@ -53,7 +60,7 @@ mod in_time {
     }
 
     impl World {
-        fn new(tenant: &'static str, workers: usize) -> Self {
+        fn new(tenant: &str, workers: usize) -> Self {
             let config = Config::parse(Some(CONFIG)).unwrap();
             let worker = |number| {
                 let mut worker = Worker::new(config.clone(), 0);
@@ -65,7 +72,7 @@ mod in_time {
             };
             Self {
                 workers: (0..workers).map(worker).collect(),
-                tenant,
+                tenant: TenantId::new(tenant).unwrap(),
                 now_ns: 1_000 * MINUTE,
                 period_ends_ns: u64::MAX,
                 has_plenty: true,
@@ -77,18 +84,24 @@ mod in_time {
         }
 
         fn slot(&self) -> Slot {
-            let key = crate::tenant::slot_key(&TenantId::new(self.tenant).unwrap());
-            Slot::decode(host::read(&key).as_deref())
+            Slot::decode(host::read(&slot_key(&self.tenant)).as_deref())
         }
 
         fn index(&mut self, worker: usize) -> Index {
-            match self.workers[worker].tenants.find(self.tenant.as_bytes(), self.now_ns) {
+            match self.workers[worker].tenants.find(self.tenant.as_str().as_bytes(), self.now_ns) {
                 Known::Tenant(index) => index,
                 _ => panic!("the tenant is known"),
             }
         }
 
-        fn answer(&mut self, ask: &LeaseAsk) -> LeaseAnswer {
+        fn answer(&mut self, worker: usize, ask: &LeaseAsk) {
+            let answer = LeaseResponse { leases: vec![self.decide(ask)] };
+            let answer = Answer::new(Some(200), serde_json::to_vec(&answer).unwrap());
+            let index = self.index(worker);
+            self.workers[worker].on_leases(vec![index], &answer, self.now_ns);
+        }
+
+        fn decide(&mut self, ask: &LeaseAsk) -> LeaseAnswer {
             let ends_ns = self.now_ns + if self.has_plenty { 2 * MINUTE } else { 2 * SECOND };
             // Who only has a lease renewed gets nothing more of what is scarce.
             let is_scarce = !self.has_plenty && ask.need.is_zero();
@@ -141,10 +154,8 @@ mod in_time {
             let index = self.index(worker);
             let tenant = self.workers[worker].tenants.get_mut(index).unwrap();
             if let Some(ask) = tenant.call.as_ref().map(|call| call.ask.clone()) {
-                self.asks.push((self.now_ns, ask.clone()));
-                let answer = LeaseResponse { leases: vec![self.answer(&ask)] };
-                let answer = Answer::new(Some(200), serde_json::to_vec(&answer).unwrap());
-                self.workers[worker].on_leases(vec![index], &answer, self.now_ns);
+                self.answer(worker, &ask);
+                self.asks.push((self.now_ns, ask));
             }
         }
 
@@ -152,8 +163,7 @@ mod in_time {
             let slot = self.slot();
             if !slot.stamp.is_empty() && slot.end_ns <= self.now_ns && !slot.free.is_zero() {
                 self.stranded += slot.free.requests.get();
-                let key = crate::tenant::slot_key(&TenantId::new(self.tenant).unwrap());
-                host::clear(&key);
+                host::clear(&slot_key(&self.tenant));
             }
         }
 
@@ -175,7 +185,7 @@ mod in_time {
         fn lease(&mut self, worker: usize, count: u64) {
             let index = self.index(worker);
             let ask = LeaseAsk {
-                tenant: TenantId::new(self.tenant).unwrap(),
+                tenant: self.tenant.clone(),
                 call: 0,
                 stamp: self.slot().stamp,
                 need: requests(1),
@@ -186,16 +196,14 @@ mod in_time {
                 fresh: false,
             };
             let tenant = self.workers[worker].tenants.get_mut(index).unwrap();
-            tenant.call = Some(Box::new(crate::tenant::PendingCall {
+            tenant.call = Some(Box::new(PendingCall {
                 ask: ask.clone(),
                 generation: 0,
                 sent_ns: self.now_ns,
                 retry_ns: 0,
                 failures: 0,
             }));
-            let answer = LeaseResponse { leases: vec![self.answer(&ask)] };
-            let answer = Answer::new(Some(200), serde_json::to_vec(&answer).unwrap());
-            self.workers[worker].on_leases(vec![index], &answer, self.now_ns);
+            self.answer(worker, &ask);
         }
 
         fn asks_since(&self, since_ns: u64) -> usize {
@@ -254,7 +262,7 @@ mod in_time {
     #[test]
     fn who_has_plenty_no_more_gives_back_before_the_lease_ends() {
         for pause in [1, 7, 40, 100] {
-            let mut world = World::new("plenty", 1);
+            let mut world = World::new(&format!("plenty-{pause}"), 1);
             world.request(0);
             world.pass(pause * SECOND);
             world.has_plenty = false;
@@ -262,14 +270,13 @@ mod in_time {
             world.pass(3 * MINUTE);
             assert_eq!((world.refunded(), world.stranded), (31, 0), "after {pause} s");
             assert!(world.asks_since(since_ns) <= 3, "{} asks", world.asks_since(since_ns));
-            host::clear(&crate::tenant::slot_key(&TenantId::new("plenty").unwrap()));
         }
     }
 
     #[test]
     fn the_end_of_a_period_makes_few_calls() {
         for lasts in [60, 130, 200, 230] {
-            let mut world = World::new("period", 1);
+            let mut world = World::new(&format!("period-{lasts}"), 1);
             world.period_ends_ns = world.now_ns + lasts * SECOND;
             while world.now_ns + SECOND < world.period_ends_ns {
                 world.request(0);
@@ -277,7 +284,6 @@ mod in_time {
             }
             let most = lasts as usize / 80 + 6;
             assert!(world.asks.len() <= most, "{} asks in {lasts} s", world.asks.len());
-            host::clear(&crate::tenant::slot_key(&TenantId::new("period").unwrap()));
         }
     }
 
@@ -308,7 +314,7 @@ mod in_time {
     #[test]
     fn another_lease_that_is_short_is_given_back_in_time() {
         for pause in [1, 95, 115] {
-            let mut world = World::new("scarce", 1);
+            let mut world = World::new(&format!("scarce-{pause}"), 1);
             world.request(0);
             world.pass(pause * SECOND);
             world.stamp += 1;
@@ -317,7 +323,6 @@ mod in_time {
             world.lease(0, 32);
             world.pass(20 * SECOND);
             assert_eq!(world.stranded, 0, "after {pause} s");
-            host::clear(&crate::tenant::slot_key(&TenantId::new("scarce").unwrap()));
         }
     }
 
