@@ -177,9 +177,10 @@ impl Worker {
         };
         // The worker that drew last looks after the lease. If all who ever used a tenant kept reading its
         // slot, that would cost more than the requests; and what one has no use for, another may have.
-        let drew_last = slot.used_ns <= used_ns;
-        let ttl_ns = idle_ttl_ns(slot.ttl_ns, slot.holds_little());
-        let idle_ns = idle_lease_ns(if hurries && drew_last { 0 } else { ttl_ns });
+        let (drew_last, holds_little) = (slot.used_ns <= used_ns, slot.holds_little());
+        let ttl_ns = idle_ttl_ns(slot.ttl_ns, holds_little);
+        let goes_soon = hurries && (drew_last || !holds_little);
+        let idle_ns = idle_lease_ns(if goes_soon { 0 } else { ttl_ns });
         if now_ns.saturating_sub(slot.used_ns) < idle_ns {
             if has_calls || !drew_last {
                 return for_calls;
@@ -194,9 +195,9 @@ impl Worker {
             return Some(after_asking_ns(slot.end_ns, now_ns));
         }
         if !(slot.free.is_zero() && slot.spent.is_zero()) {
-            let is_running = self.ending == Ending::Running;
-            if hurries && is_running && !has_calls && !slot.outstanding.is_zero() {
-                // Siblings may use it.
+            let has_siblings = self.ending == Ending::Running && !slot.outstanding.is_zero();
+            if hurries && holds_little && has_siblings && !has_calls {
+                // They may use it.
                 return Some((now_ns + 4 * idle_ns).min(slot.end_ns));
             }
             if self.calls.len() + self.lease_calls.queued() >= MAX_CALLS_BEFORE_RETURNS {
