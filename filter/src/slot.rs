@@ -216,7 +216,15 @@ impl Slot {
         let fresh = !self.stamp.is_empty() && self.generation < generation;
         // A slot that must ask gives everything back, to be dealt a lease on the new terms.
         let gives_back = self.must_ask || fresh;
-        let refund = if gives_back { std::mem::take(&mut self.free) } else { Amount::ZERO };
+        let refund = if gives_back {
+            self.free
+        } else if need.is_zero() && self.is_live(now_ns) && !self.holds_little() {
+            // The demand has fallen: others may have use for the rest.
+            self.free.saturating_sub(target.saturating_add(target))
+        } else {
+            Amount::ZERO
+        };
+        self.free = self.free.saturating_sub(refund);
         // What is left of a lease that has ended is of no use.
         let free = if self.is_live(now_ns) { self.free } else { Amount::ZERO };
         Some(CallBasis {
@@ -277,7 +285,7 @@ impl Slot {
     }
 
     /// Turns what was used since the last measurement into the demand per lease span. Demand rises at
-    /// once and halves when it falls.
+    /// once, and when it falls, halves in each span.
     fn measure(&mut self, now_ns: u64) -> Amount {
         if self.measured_ns == 0 {
             self.measured_ns = now_ns;
@@ -288,7 +296,8 @@ impl Slot {
         let per_span = |used: Quantity, before: Quantity| {
             let now = u128::from(used.get()) * u128::from(LEASE_SPAN_NS) / span_ns;
             let now = u64::try_from(now).unwrap_or(u64::MAX);
-            let least = if is_long_enough { before.get() / 2 } else { before.get() };
+            let spans = (elapsed_ns / LEASE_SPAN_NS).clamp(1, 63);
+            let least = if is_long_enough { before.get() >> spans } else { before.get() };
             Quantity::clamped(now.max(least))
         };
         self.demand = Amount {

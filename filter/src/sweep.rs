@@ -206,7 +206,8 @@ impl Worker {
             self.give_back(index, now_ns);
             return Some(now_ns);
         }
-        if has_calls || (hurries && (slot.outstanding.is_zero() || !drew_last)) {
+        let is_done = slot.outstanding.is_zero() || (self.ending != Ending::Running && !drew_last);
+        if has_calls || (hurries && is_done) {
             return for_calls;
         }
         // Until the lease is gone: another worker may put something back.

@@ -162,6 +162,23 @@ fn a_lease_that_is_renewed_holds_enough_for_those_who_come_rarely() {
     assert_eq!(want(59_500, 5_950), amount(410, 41), "50 at 10 tokens each: the demand per second");
 }
 
+#[test]
+fn what_the_demand_was_goes_back_while_the_lease_is_used() {
+    let mut slot = leased(amount(3_000, 3_000));
+    (slot.demand, slot.measured_ns) = (amount(3_000, 3_000), 1);
+    slot.used = amount(10, 10);
+    let basis = slot.start_call(7, Amount::ZERO, 0, 1_300_000_000).unwrap();
+    assert_eq!((slot.demand, basis.refund), (amount(1_500, 1_500), Amount::ZERO), "not at once");
+    slot.end_ns = 20_000_000_000;
+    slot.used = amount(80, 80);
+    let basis = slot.start_call(7, Amount::ZERO, 0, 9_300_000_000).unwrap();
+    assert_eq!((slot.demand, slot.free), (amount(10, 10), amount(20, 20)), "8 s later");
+    assert_eq!((basis.refund, basis.want), (amount(2_980, 2_980), Amount::ZERO));
+    slot.free = amount(100, 100);
+    let basis = slot.start_call(7, Amount::ZERO, 0, 9_400_000_000).unwrap();
+    assert_eq!(basis.refund, Amount::ZERO, "nobody misses that little");
+}
+
 /// Slices are drawn far ahead of what is spent of them, above all of a unit that is plentiful beside
 /// a scarce one. If that counted as demand, leases would feed on themselves.
 #[test]
