@@ -7,8 +7,12 @@ use weir_domain::{
     quantity::{Amount, Quantity},
 };
 
+mod demand;
 pub mod idle;
 mod in_ms;
+
+use self::demand::LEAST_REQUESTS;
+pub use self::demand::least_want;
 
 /// The lease of this gateway for one tenant. Times are ns of the monotonic clock; those in steady use are
 /// kept in ms, rounded down, which is shorter.
@@ -105,18 +109,11 @@ pub struct Drawn {
 
 /// For how long a lease should last at the present demand.
 pub const LEASE_SPAN_NS: u64 = 1_000_000_000;
-/// Demand is measured over this at least. Workers note what they spent a slice at a time, and in a
-/// shorter time a slice would look like a multiple of the demand.
-const MEASURE_NS: u64 = LEASE_SPAN_NS / 4;
 /// How long a call is believed to be under way before another worker may call.
 const CALLER_NS: u64 = 2_000_000_000;
 /// The same where requests wait: shorter than they may wait, as the caller may be lost. Two calls do no
 /// harm, they only cost more.
 const CALLER_NS_WITH_NEED: u64 = 100_000_000;
-/// The least that a lease asks for, in requests of the cost at hand.
-const LEAST_REQUESTS: u64 = 32;
-/// With less than so many a slot runs low, however seldom they come: they may come one upon the other.
-const FEW_REQUESTS: u64 = 4;
 /// A gateway that holds no more than so many holds little: those who come rarely have what they asked for,
 /// and slices of it in each worker.
 const LITTLE_REQUESTS: u64 = 4 * LEAST_REQUESTS;
@@ -173,15 +170,6 @@ impl Slot {
     pub fn holds_little(&self) -> bool {
         let held = self.free.saturating_add(self.outstanding);
         held.requests.get() <= LITTLE_REQUESTS
-    }
-
-    /// Less than half of what the demand needs, or than a few requests take, unless the control plane just
-    /// said there is no more.
-    fn is_low(&self, now_ns: u64) -> bool {
-        let half = |demand: Quantity| Quantity::clamped(demand.get().div_ceil(2));
-        let (tokens, requests) = (half(self.demand.tokens), half(self.demand.requests));
-        let low = !self.free.covers(self.typical(FEW_REQUESTS).max(Amount { tokens, requests }));
-        low && !self.is_refused(now_ns)
     }
 
     /// Takes back `rest` of a slice that was drawn under `lease`, and notes `spent`. Both are void
@@ -269,48 +257,6 @@ impl Slot {
         self.spent.saturating_add(self.saying).saturating_add(others)
     }
 
-    /// What so many requests take that are like those since the last call, where the tenant had plenty.
-    /// Those who come rarely are hardly any demand per lease span, and must not wait now and then for all
-    /// that.
-    fn typical(&self, count: u64) -> Amount {
-        let requests = self.used.requests.get();
-        if requests == 0 || !idle::had_plenty(self.ttl_ns) {
-            return Amount::ZERO;
-        }
-        let scale = |used: Quantity| {
-            let scaled = u128::from(used.get()) * u128::from(count) / u128::from(requests);
-            Quantity::clamped(u64::try_from(scaled).unwrap_or(u64::MAX))
-        };
-        Amount { tokens: scale(self.used.tokens), requests: scale(self.used.requests) }
-    }
-
-    /// Turns what was used since the last measurement into the demand per lease span. Demand rises at
-    /// once, and when it falls, halves in each span.
-    fn measure(&mut self, now_ns: u64) -> Amount {
-        if self.measured_ns == 0 {
-            self.measured_ns = now_ns;
-        }
-        let elapsed_ns = now_ns.saturating_sub(self.measured_ns);
-        let is_long_enough = elapsed_ns >= MEASURE_NS;
-        let span_ns = u128::from(elapsed_ns.max(MEASURE_NS));
-        let per_span = |used: Quantity, before: Quantity| {
-            let now = u128::from(used.get()) * u128::from(LEASE_SPAN_NS) / span_ns;
-            let now = u64::try_from(now).unwrap_or(u64::MAX);
-            let spans = (elapsed_ns / LEASE_SPAN_NS).clamp(1, 63);
-            let least = if is_long_enough { before.get() >> spans } else { before.get() };
-            Quantity::clamped(now.max(least))
-        };
-        self.demand = Amount {
-            tokens: per_span(self.used.tokens, self.demand.tokens),
-            requests: per_span(self.used.requests, self.demand.requests),
-        };
-        if is_long_enough {
-            self.used = Amount::ZERO;
-            self.measured_ns = now_ns;
-        }
-        self.demand
-    }
-
     /// Takes in the answer to `call`.
     pub fn apply(&mut self, answer: &LeaseAnswer, call: &Called, now_ns: u64) {
         let Called { caller, need, generation, sent_ns, .. } = *call;
@@ -379,12 +325,6 @@ impl Slot {
         self.plan = None;
         self.refusal = None;
     }
-}
-
-/// What to ask for at least when `need` is at hand: nothing when nothing is needed.
-pub fn least_want(need: Amount) -> Amount {
-    let times = |need: Quantity| Quantity::clamped(need.get().saturating_mul(LEAST_REQUESTS));
-    Amount { tokens: times(need.tokens), requests: times(need.requests) }
 }
 
 /// A call for a lease, as it was made.
