@@ -105,7 +105,7 @@ impl Worker {
     }
 
     /// The slot has the lease of a call's answer, or of what was drawn: sees to it that the tenant is looked
-    /// after before that is idle or ends, whatever was thought when it had another.
+    /// after before this lease is idle or ends, whatever was thought when the slot had another.
     pub fn watch_lease(&mut self, index: Index, slot: &Slot, now_ns: u64) {
         let ttl_ns = idle_ttl_ns(slot.ttl_ns, slot.holds_little());
         let renew_at_ns = slot.end_ns.saturating_sub(renew_before_ns(index, ttl_ns));
