@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// What memory may grow by while strangers come: far less than remembering them takes.
-const NOISE_BYTES: u64 = 2 * 1_024 * 1_024;
+const NOISE_BYTES: u64 = 1_536 * 1_024;
 
 /// So many strangers come, or as many as `FLOOD` says for a run by hand.
 fn strangers(in_the_suite: u64) -> Result<u64> {
@@ -39,7 +39,7 @@ async fn a_flood_of_strangers_leaves_nothing_behind() -> Result<()> {
     let fleet = Fleet::start().await?;
     fleet.tenant("acme", &[monthly(1_000_000)], &[]).await?;
     let acme = Traffic::start(&fleet, "acme", &[2], Duration::from_millis(10))?;
-    let answers = flood_measured(&fleet.stack.gateways[0], 2_500, strangers(5_000)?).await?;
+    let answers = flood_measured(&fleet.stack.gateways[0], 5_000, strangers(10_000)?).await?;
     ensure!(answers.contains_key(&401), "{answers:?}");
 
     let acme = acme.stop().await?;
@@ -82,9 +82,9 @@ async fn flood_measured(
         flood(gateway, first..first + count).await
     };
     come(warm_up).await?;
-    let (before, began) = (gateway.resident_bytes()?, Instant::now());
+    let (before, began) = (gateway.used_bytes().await?, Instant::now());
     let answers = come(strangers).await?;
-    let after = gateway.resident_bytes()?;
+    let after = gateway.used_bytes().await?;
     let took = began.elapsed();
     println!("{strangers} strangers in {took:?}: {answers:?}; {before} bytes, then {after}");
     ensure!(answers.keys().all(|status| [401, 503].contains(status)), "{answers:?}");

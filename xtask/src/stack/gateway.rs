@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, fs, path::Path, process::Command, time::Duratio
 
 use anyhow::{Context, Result};
 use nix::sys::signal::Signal;
+use serde_json::Value;
 
 use super::{port, process::Process, wall_clock::WallClock};
 
@@ -87,6 +88,21 @@ impl Gateway {
     pub async fn weir_stat(&self, name: &str) -> Result<u64> {
         let name = format!("wasmcustom.weir.{name}");
         Ok(self.stats().await?.get(&name).copied().unwrap_or(0))
+    }
+
+    /// What Envoy and the filter have in use, in bytes. What a native module has is of Envoy's
+    /// allocator, which tells what of its memory is in use; what it keeps for later, or has in pieces,
+    /// is more than a leak that a test can wait for. wasm modules have memory of their own, so what is
+    /// resident is taken for them.
+    pub async fn used_bytes(&self) -> Result<u64> {
+        let id = self.pid().context("Envoy does not run")?;
+        if !fs::read_to_string(format!("/proc/{id}/maps"))?.contains("libweir_filter.so") {
+            return self.resident_bytes();
+        }
+        let url = format!("{}/memory", self.admin_url());
+        let memory: Value = self.client.get(url).send().await?.error_for_status()?.json().await?;
+        let allocated = memory["allocated"].as_str().context("no `allocated`")?;
+        Ok(allocated.parse()?)
     }
 
     /// What Envoy has in memory, in bytes.
