@@ -59,6 +59,8 @@ struct Effort {
     rounds: u32,
     /// Of each row in each round.
     requests: u64,
+    /// Of each row without pause, to see what it costs those who are asked.
+    asking: u64,
     /// Of one tenant without pause, to see how often the control plane is needed.
     steady: u64,
     /// Rounds in which throughput and latency are measured.
@@ -66,11 +68,18 @@ struct Effort {
     span: Duration,
 }
 
-const QUICK: Effort =
-    Effort { rounds: 40, requests: 1_000, steady: 40_000, timed_rounds: 0, span: Duration::ZERO };
+const QUICK: Effort = Effort {
+    rounds: 40,
+    requests: 1_000,
+    asking: 10_000,
+    steady: 40_000,
+    timed_rounds: 0,
+    span: Duration::ZERO,
+};
 const FULL: Effort = Effort {
     rounds: 120,
     requests: 1_500,
+    asking: 30_000,
     steady: 100_000,
     timed_rounds: 3,
     span: Duration::from_secs(3),

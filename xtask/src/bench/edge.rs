@@ -51,12 +51,12 @@ pub(super) async fn measure(
         rows.rotate_left(first);
         for row in &mut rows {
             row.clients.send(WARM_UP).await.with_context(|| row.name)?;
-            let used_ns = row.used_ns()?;
-            row.clients.send(effort.requests).await.with_context(|| row.name)?;
-            let used_ns = row.used_ns()?.saturating_sub(used_ns);
-            row.cpu_us.push(used_ns as f64 / 1_000.0 / effort.requests as f64);
+            row.measure_gateway(effort.requests).await.with_context(|| row.name)?;
         }
         rows.rotate_right(first);
+    }
+    for row in &mut rows {
+        row.measure_asked(effort.asking).await.with_context(|| row.name)?;
     }
     let steady = Steady::measure(stack, &mut rows, effort).await?;
     for _ in 0..effort.timed_rounds {
@@ -100,14 +100,14 @@ impl Edge {
 fn ratios(rows: &[Row]) -> BTreeMap<&'static str, Spread> {
     let cpu = |name: &str| {
         let row = rows.iter().find(|row| row.name == name);
-        row.map(|row| row.cpu_us.as_slice()).unwrap_or_default()
+        row.map(Row::cpu_us).unwrap_or_default()
     };
     let over = |of: &str, to: &str| -> Vec<f64> {
-        cpu(of).iter().zip(cpu(to)).map(|(of, to)| of / to).collect()
+        cpu(of).iter().zip(&cpu(to)).map(|(of, to)| of / to).collect()
     };
     // What is added is a small difference of large numbers: of the medians, or one noisy round of
     // the bare Envoy makes it anything.
-    let median = |name: &str| Spread::of(cpu(name)).median;
+    let median = |name: &str| Spread::of(&cpu(name)).median;
     let added = |to: &str, base: &str| median(to) - median(base);
     let share = |weir| vec![added(weir, "bare") / added("ratelimit_service", "bare")];
     let policy_added = |weir, plain| vec![added(weir, plain) / median("bare")];

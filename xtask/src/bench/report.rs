@@ -6,18 +6,19 @@ use super::{edge::Edge, stats::Spread};
 
 pub(super) fn print(edge: &Edge) {
     println!("\nCPU of the gateway and of whatever it asks, per request\n");
-    let bare = edge.rows.first().map_or(1.0, |row| row.cpu_us().median);
+    let bare = edge.rows.first().map_or(1.0, |row| Spread::of(&row.cpu_us()).median);
     println!(
-        "  {:<43}{:>8}{:>15}{:>8}{:>9}{:>9}{:>9}",
-        "", "µs", "min – max", "× bare", "req/s", "p50 µs", "p99 µs"
+        "  {:<43}{:>8}{:>15}{:>9}{:>8}{:>9}{:>9}{:>9}",
+        "", "µs", "min – max", "of asked", "× bare", "req/s", "p50 µs", "p99 µs"
     );
     for row in &edge.rows {
-        let cpu = row.cpu_us();
+        let cpu = Spread::of(&row.cpu_us());
         println!(
-            "  {:<43}{:>8.1}{:>15}{:>8.2}{:>9}{:>9}{:>9}",
+            "  {:<43}{:>8.1}{:>15}{:>9}{:>8.2}{:>9}{:>9}{:>9}",
             row.explained,
             cpu.median,
             format!("{:.1} – {:.1}", cpu.min, cpu.max),
+            if row.asked_us == 0.0 { "-".to_owned() } else { format!("{:.1}", row.asked_us) },
             cpu.median / bare,
             shown(row.rps().median),
             shown(row.latency_us(500) as f64),
@@ -46,9 +47,10 @@ pub(super) fn json(edge: &Edge) -> Value {
         .rows
         .iter()
         .map(|row| {
-            let cpu = row.cpu_us();
+            let cpu = Spread::of(&row.cpu_us());
             let value = json!({
                 "cpu_us": cpu.median, "cpu_us_min": cpu.min, "cpu_us_max": cpu.max,
+                "asked_us": row.asked_us,
                 "rps": row.rps().median,
                 "p50_us": row.latency_us(500), "p99_us": row.latency_us(990),
             });

@@ -4,6 +4,7 @@ use std::{
     io::{BufRead, BufReader},
     path::Path,
     process::{Child, Command, Stdio},
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail};
@@ -26,6 +27,8 @@ pub(super) const PLENTY: &str = "plenty";
 /// Has nothing left.
 const SPENT: &str = "spent";
 pub(super) const CLIENTS: u64 = 8;
+/// Usage is sent every half a second.
+const ALL_IS_SAID: Duration = Duration::from_secs(1);
 /// More inputs than a filter remembers decisions for.
 const PROMPTS: u32 = 10_000;
 /// Six rules, which read three parts of a request.
@@ -53,10 +56,13 @@ pub(super) struct Row {
     pub(super) explained: &'static str,
     pub(super) target: Target,
     pub(super) clients: Clients,
-    /// Everything that works for it.
-    processes: Vec<u32>,
-    /// CPU µs per request, one per round.
-    pub(super) cpu_us: Vec<f64>,
+    gateway: u32,
+    /// The processes that its gateway asks, which other rows' gateways ask too.
+    asks: Vec<u32>,
+    /// CPU µs of the gateway per request, one per round.
+    pub(super) gateway_us: Vec<f64>,
+    /// CPU µs per request of all that it asks.
+    pub(super) asked_us: f64,
     pub(super) rps: Vec<f64>,
     pub(super) latencies_us: Vec<u64>,
 }
@@ -68,21 +74,23 @@ impl Row {
         (gateway, target): (&Gateway, Target),
         asks: &[u32],
     ) -> Result<Self> {
-        let own = gateway.pid().context("an Envoy has ended")?;
         Ok(Self {
             name,
             explained,
             clients: target.connect(CLIENTS).await?,
             target,
-            processes: [&[own], asks].concat(),
-            cpu_us: Vec::new(),
+            gateway: gateway.pid().context("an Envoy has ended")?,
+            asks: asks.to_vec(),
+            gateway_us: Vec::new(),
+            asked_us: 0.0,
             rps: Vec::new(),
             latencies_us: Vec::new(),
         })
     }
 
-    pub(super) fn cpu_us(&self) -> Spread {
-        Spread::of(&self.cpu_us)
+    /// CPU µs per request of the gateway and of all that it asks, one per round.
+    pub(super) fn cpu_us(&self) -> Vec<f64> {
+        self.gateway_us.iter().map(|gateway| gateway + self.asked_us).collect()
     }
 
     pub(super) fn rps(&self) -> Spread {
@@ -98,10 +106,38 @@ impl Row {
             .unwrap_or(0)
     }
 
-    /// CPU time so far.
-    pub(super) fn used_ns(&self) -> Result<u64> {
-        self.processes.iter().map(|process| cpu::used_ns(*process)).sum()
+    /// One round: what so many requests cost the gateway.
+    pub(super) async fn measure_gateway(&mut self, requests: u64) -> Result<()> {
+        let used_ns = cpu::used_ns(self.gateway)?;
+        self.clients.send(requests).await?;
+        self.gateway_us.push(us_per(requests, cpu::used_ns(self.gateway)? - used_ns));
+        Ok(())
     }
+
+    /// What so many requests cost all that the gateway asks. It is asked for many requests at once, and
+    /// after they have come; so they come without pause here, and what other rows have left to be said is
+    /// said before.
+    pub(super) async fn measure_asked(&mut self, requests: u64) -> Result<()> {
+        if self.asks.is_empty() {
+            return Ok(());
+        }
+        let began = Instant::now();
+        while began.elapsed() < ALL_IS_SAID {
+            self.clients.send(500).await?;
+        }
+        let used_ns = self.asks_used_ns()?;
+        self.clients.send(requests).await?;
+        self.asked_us = us_per(requests, self.asks_used_ns()?.saturating_sub(used_ns));
+        Ok(())
+    }
+
+    fn asks_used_ns(&self) -> Result<u64> {
+        self.asks.iter().map(|process| cpu::used_ns(*process)).sum()
+    }
+}
+
+fn us_per(requests: u64, used_ns: u64) -> f64 {
+    used_ns as f64 / 1_000.0 / requests as f64
 }
 
 /// All rows, and the service that one of them asks. Gateways of `rated` have a policy. The first gateway of
