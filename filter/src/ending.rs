@@ -73,7 +73,7 @@ impl Worker {
             .indexes()
             .into_iter()
             .any(|index| self.tenants.get_mut(index).is_some_and(|tenant| !tenant.is_idle()));
-        if holds || !self.watched.is_empty() || !self.is_usage_stored() {
+        if holds || !self.watches_nobody() || !self.is_usage_stored() {
             return false;
         }
         places::leave(self.usage_calls.place(), &self.name);

@@ -172,6 +172,13 @@ impl Slot {
         held.requests.get() <= LITTLE_REQUESTS
     }
 
+    /// What it may keep of few requests: as many tokens as little takes by requests like those since the last
+    /// call. One that cost much may have left it far more.
+    fn little(&self) -> Amount {
+        let tokens = self.taken_by(LITTLE_REQUESTS).map_or(Quantity::MAX, |taken| taken.tokens);
+        Amount { tokens, requests: Quantity::MAX }
+    }
+
     /// Takes back `rest` of a slice that was drawn under `lease`, and notes `spent`. Both are void
     /// when the slot has another lease by now.
     pub fn put_back(&mut self, lease: u64, rest: Amount, spent: Amount) {
@@ -200,15 +207,17 @@ impl Slot {
         }
         self.caller = caller;
         self.caller_until_ns = now_ns + CALLER_NS;
+        let little = self.little();
         let target = self.typical(LEAST_REQUESTS).max(self.measure(now_ns)).max(least_want(need));
         let fresh = !self.stamp.is_empty() && self.generation < generation;
         // A slot that must ask gives everything back, to be dealt a lease on the new terms.
         let gives_back = self.must_ask || fresh;
         let refund = if gives_back {
             self.free
-        } else if need.is_zero() && self.is_live(now_ns) && !self.holds_little() {
+        } else if need.is_zero() && self.is_live(now_ns) {
             // The demand has fallen: others may have use for the rest.
-            self.free.saturating_sub(target.saturating_add(target))
+            let twice = target.saturating_add(target);
+            self.free.saturating_sub(if self.holds_little() { twice.max(little) } else { twice })
         } else {
             Amount::ZERO
         };

@@ -1,7 +1,7 @@
 //! Idle slices go back to the slot, idle leases to the control plane, and leases that are used are
 //! renewed before they end.
 
-use std::cmp::Reverse;
+use std::{cmp::Reverse, collections::BinaryHeap};
 
 use crate::{
     ending::Ending,
@@ -63,17 +63,16 @@ impl Worker {
         }
         let hurries = self.hurries(now_ns);
         if hurries && !self.is_hurrying {
-            self.watch_all_anew();
+            self.hurried.append(&mut self.watched);
+        } else if !hurries {
+            self.watched.append(&mut self.hurried);
         }
         self.is_hurrying = hurries;
         let most = if self.ending == Ending::Running { MAX_PER_SWEEP } else { MAX_PER_LAST_SWEEPS };
         let mut due = Vec::new();
-        while let Some(Reverse((sweep, _))) = self.watched.peek()
-            && u64::from(*sweep) <= now_ns / SWEEP_NS
-            && due.len() < most
-        {
-            due.extend(self.watched.pop());
-        }
+        pop_until(&mut self.hurried, u64::MAX, most / 2, &mut due);
+        pop_until(&mut self.watched, now_ns / SWEEP_NS, most, &mut due);
+        pop_until(&mut self.hurried, u64::MAX, most, &mut due);
         for Reverse((sweep, index)) in due {
             let Some(tenant) = self.tenants.get_mut(index).filter(|tenant| tenant.due == sweep)
             else {
@@ -87,20 +86,15 @@ impl Worker {
         }
     }
 
+    pub fn watches_nobody(&self) -> bool {
+        self.watched.is_empty() && self.hurried.is_empty()
+    }
+
     /// Has the tenant looked after by this sweep, and by no other.
     fn watch(&mut self, index: Index, sweep: u32) {
         if let Some(tenant) = self.tenants.get_mut(index) {
             tenant.due = sweep;
             self.watched.push(Reverse((sweep, index)));
-        }
-    }
-
-    /// Has all be looked after by the next sweep: dues from before hold no more.
-    fn watch_all_anew(&mut self) {
-        for Reverse((sweep, index)) in std::mem::take(&mut self.watched) {
-            if self.tenants.get_mut(index).is_some_and(|tenant| tenant.due == sweep) {
-                self.watch(index, NEXT_SWEEP);
-            }
         }
     }
 
@@ -197,8 +191,11 @@ impl Worker {
         if !(slot.free.is_zero() && slot.spent.is_zero()) {
             let has_siblings = self.ending == Ending::Running && !slot.outstanding.is_zero();
             if hurries && holds_little && has_siblings && !has_calls {
-                // They may use it.
-                return Some((now_ns + 4 * idle_ns).min(slot.end_ns));
+                // They may use it, unless they are lost.
+                let latest_ns = slot.end_ns.saturating_sub(RENEW_NS / 2);
+                if now_ns < latest_ns {
+                    return Some((now_ns + 4 * idle_ns).min(latest_ns));
+                }
             }
             if self.calls.len() + self.lease_calls.queued() >= MAX_CALLS_BEFORE_RETURNS {
                 return Some(now_ns + RENEW_NS / 2);
@@ -231,14 +228,14 @@ impl Worker {
         }
     }
 
-    /// Extends the slice, if it is of the lease that the slot holds; else it is void.
+    /// Extends the slice, if it is of the lease that the slot holds.
     pub fn see_renewal(&mut self, index: Index, slot: &Slot) {
         let tells_limits = self.tells_limits();
         let Some(tenant) = self.tenants.get_mut(index) else {
             return;
         };
         if tenant.lease != slot.lease {
-            return tenant.change_lease(slot);
+            return tenant.change_lease(slot, slot.end_ns.saturating_sub(RENEW_NS));
         }
         tenant.extend(slot);
         tenant.see_plan(slot);
@@ -303,6 +300,20 @@ fn renew_before_ns(index: Index, ttl_ns: u64) -> u64 {
 /// When to look whether a lease was renewed that was asked for now, and ends then.
 fn after_asking_ns(end_ns: u64, now_ns: u64) -> u64 {
     now_ns + (end_ns.saturating_sub(now_ns) / 4).max(RENEW_NS / 2)
+}
+
+/// Moves whoever is due by this sweep, the soonest first, until `due` has so many.
+fn pop_until(
+    watched: &mut BinaryHeap<Reverse<(u32, Index)>>,
+    sweep: u64,
+    most: usize,
+    due: &mut Vec<Reverse<(u32, Index)>>,
+) {
+    while due.len() < most
+        && watched.peek().is_some_and(|Reverse((first, _))| u64::from(*first) <= sweep)
+    {
+        due.extend(watched.pop());
+    }
 }
 
 /// The first sweep that is not before then.

@@ -234,11 +234,12 @@ impl Tenant {
         }
     }
 
-    /// The slot has another lease than the slice is of, which is void. Until somebody draws from that one, who
-    /// was answered looks after it as if having drawn last.
-    pub fn change_lease(&mut self, slot: &Slot) {
-        self.surrender();
-        self.end_ns = 0;
+    /// The slot has another lease than the slice is of, which stays good until its end, but not for so long
+    /// that the other one would not be looked after in time. Until somebody draws from that one, who was
+    /// answered looks after it as if having drawn last.
+    pub fn change_lease(&mut self, slot: &Slot, until_ns: u64) {
+        self.end_ns = if self.holds_anything() { self.end_ns.min(until_ns) } else { 0 };
+        self.fast_until_ns = self.fast_until_ns.min(self.end_ns);
         self.used_ns = self.used_ns.max(slot.used_ns);
     }
 

@@ -61,6 +61,8 @@ pub struct Worker {
     pub counting: Vec<Index>,
     /// Tenants that hold a slice or a lease, and which sweep looks after them; the soonest first.
     pub watched: BinaryHeap<Reverse<(u32, Index)>>,
+    /// The same of those that are looked after before their time, while the worker has no traffic.
+    pub hurried: BinaryHeap<Reverse<(u32, Index)>>,
     /// Tenants with waiting requests.
     pub waiting: Vec<Index>,
     pub waiting_requests: usize,
@@ -143,6 +145,7 @@ impl Worker {
             to_ask: Vec::new(),
             counting: Vec::new(),
             watched: BinaryHeap::new(),
+            hurried: BinaryHeap::new(),
             waiting: Vec::new(),
             waiting_requests: 0,
             paused: HashMap::new(),

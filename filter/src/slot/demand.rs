@@ -22,19 +22,22 @@ impl Slot {
         low && !self.is_refused(now_ns)
     }
 
-    /// What so many requests take that are like those since the last call, where the tenant had plenty.
-    /// Those who come rarely are hardly any demand per lease span, and must not wait now and then for all
+    /// [`Self::taken_by`] so many requests where the tenant had plenty, else nothing. Those who come rarely are hardly any demand per lease span, and must not wait now and then for all
     /// that.
     pub(super) fn typical(&self, count: u64) -> Amount {
+        let taken = self.taken_by(count).filter(|_| idle::had_plenty(self.ttl_ns));
+        taken.unwrap_or(Amount::ZERO)
+    }
+
+    /// What so many requests take that are like those since the last call, if there were any.
+    pub(super) fn taken_by(&self, count: u64) -> Option<Amount> {
         let requests = self.used.requests.get();
-        if requests == 0 || !idle::had_plenty(self.ttl_ns) {
-            return Amount::ZERO;
-        }
         let scale = |used: Quantity| {
-            let scaled = u128::from(used.get()) * u128::from(count) / u128::from(requests);
-            Quantity::clamped(u64::try_from(scaled).unwrap_or(u64::MAX))
+            let scaled =
+                (u128::from(used.get()) * u128::from(count)).checked_div(u128::from(requests))?;
+            Some(Quantity::clamped(u64::try_from(scaled).unwrap_or(u64::MAX)))
         };
-        Amount { tokens: scale(self.used.tokens), requests: scale(self.used.requests) }
+        Some(Amount { tokens: scale(self.used.tokens)?, requests: scale(self.used.requests)? })
     }
 
     /// Turns what was used since the last measurement into the demand per lease span. Demand rises at

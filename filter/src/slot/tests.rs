@@ -179,6 +179,19 @@ fn what_the_demand_was_goes_back_while_the_lease_is_used() {
     assert_eq!(basis.refund, Amount::ZERO, "nobody misses that little");
 }
 
+/// Its few requests would make it look like little, and cheap ones would renew it for ever.
+#[test]
+fn what_an_expensive_request_brought_goes_back_while_cheap_ones_come() {
+    let refund = |used| {
+        let mut slot = leased(amount(4_000_000, 60));
+        (slot.used, slot.measured_ns) = (used, 1);
+        slot.start_call(7, Amount::ZERO, 0, 1_300_000_000).unwrap().refund
+    };
+    assert_eq!(refund(amount(5_000, 50)), amount(4_000_000 - 128 * 100, 0));
+    assert_eq!(refund(amount(1_000_000, 1)), Amount::ZERO, "as much may be needed again");
+    assert_eq!(refund(Amount::ZERO), Amount::ZERO, "nobody came");
+}
+
 /// Slices are drawn far ahead of what is spent of them, above all of a unit that is plentiful beside
 /// a scarce one. If that counted as demand, leases would feed on themselves.
 #[test]

@@ -52,6 +52,8 @@ mod in_time {
         /// Leases last until then at most.
         period_ends_ns: u64,
         has_plenty: bool,
+        /// Whether the first worker has traffic.
+        is_busy: bool,
         stamp: u32,
         lease_ends_ns: u64,
         asks: Vec<(u64, LeaseAsk)>,
@@ -76,6 +78,7 @@ mod in_time {
                 now_ns: 1_000 * MINUTE,
                 period_ends_ns: u64::MAX,
                 has_plenty: true,
+                is_busy: true,
                 stamp: 1,
                 lease_ends_ns: 0,
                 asks: Vec::new(),
@@ -128,12 +131,14 @@ mod in_time {
             }
         }
 
-        /// Lets time pass, sweep by sweep; the first worker has traffic all the time.
+        /// Lets time pass, sweep by sweep.
         fn pass(&mut self, span_ns: u64) {
             let until_ns = self.now_ns + span_ns;
             while self.now_ns < until_ns {
                 self.now_ns += SWEEP_NS;
-                self.workers[0].busy_ns = self.now_ns;
+                if self.is_busy {
+                    self.workers[0].busy_ns = self.now_ns;
+                }
                 self.note_stranded();
                 for worker in 0..self.workers.len() {
                     self.count_nothing(worker);
@@ -311,6 +316,28 @@ mod in_time {
         assert!(world.slot().free.is_zero());
     }
 
+    /// A worker was lost, say: what the others have drawn is good until its end.
+    #[test]
+    fn another_lease_leaves_what_was_drawn_of_the_one_before() {
+        for plenty in [true, false] {
+            let mut world = World::new(&format!("drawn-{plenty}"), 1);
+            world.request(0);
+            world.has_plenty = plenty;
+            world.stamp += 1;
+            world.lease_ends_ns = 0;
+            world.lease(0, 32);
+            let free = world.slot().free;
+            for _ in 0..7 {
+                assert!(world.request(0));
+            }
+            assert_eq!(world.slot().free, free, "eight were drawn");
+            assert!(world.request(0));
+            assert_ne!(world.slot().free, free);
+            world.pass(20 * MINUTE);
+            assert_eq!((world.refunded(), world.stranded), (31, 0), "{plenty}");
+        }
+    }
+
     #[test]
     fn another_lease_that_is_short_is_given_back_in_time() {
         for pause in [1, 95, 115] {
@@ -341,6 +368,43 @@ mod in_time {
         }
         assert!(waits <= 1, "{waits} waits");
         assert_eq!((world.refunded(), world.stranded), (refunded, 0));
+    }
+
+    #[test]
+    fn who_hurries_leaves_no_lease_to_siblings_that_are_lost() {
+        let mut world = World::new("lost", 2);
+        world.request(1);
+        world.pass(SWEEP_NS);
+        assert!(world.request(0), "it draws last, and goes on alone");
+        world.workers.truncate(1);
+        world.is_busy = false;
+        world.pass(3 * MINUTE);
+        assert!(world.refunded() > 0);
+        assert_eq!(world.stranded, 0);
+    }
+
+    /// Very many are looked after at once while there is no traffic; who is scarce must not wait for them when
+    /// it is back.
+    #[test]
+    fn a_lull_delays_nobody_who_is_to_be_looked_after() {
+        let mut world = World::new("lull", 1);
+        for other in 0..40_000 {
+            let worker = &mut world.workers[0];
+            let Known::Tenant(index) = worker.tenants.find(format!("o{other}").as_bytes(), 0)
+            else {
+                panic!("it is known");
+            };
+            worker.tenants.prove(index);
+            worker.watch(index, sweep_at(world.now_ns + MINUTE));
+        }
+        world.request(0);
+        world.is_busy = false;
+        world.pass(SECOND);
+        world.is_busy = true;
+        world.has_plenty = false;
+        world.request(0);
+        world.pass(3 * SECOND);
+        assert_eq!((world.refunded(), world.stranded), (62, 0));
     }
 
     /// Else thousands of them, in an outage, would keep the others from being looked after.

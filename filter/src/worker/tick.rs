@@ -54,7 +54,7 @@ impl Worker {
     /// Whether there is nothing to do before a request comes, or the control plane tells of a change.
     fn rests(&self) -> bool {
         self.ending == Ending::Running
-            && self.watched.is_empty()
+            && self.watches_nobody()
             && self.counting.is_empty()
             && self.is_usage_stored()
             && self.calls.values().all(|call| matches!(call, Call::Config))

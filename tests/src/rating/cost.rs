@@ -1,13 +1,14 @@
 //! What a policy says that a request costs is what is taken and counted, on the meter that it names.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use serde_json::json;
 use xtask::load::{Counts, Load, Until};
 
 use super::{books_are, is_refused};
 use crate::{
+    fleet::trace::Traffic,
     harness::{Fleet, SOON, monthly, periodic, wait_for},
     leases::bucket,
 };
@@ -109,4 +110,29 @@ async fn free_requests_are_requests() -> Result<()> {
     }
     is_refused(&fleet.ask(0, "acme", "/c0").await?, 429, "limit_exceeded")?;
     books_are(&fleet, "acme", &[("default", version, 0, 5)]).await
+}
+
+/// One expensive request has the gateway get much of a limit. Cheap ones, which come all the time, do not have
+/// it keep that.
+#[tokio::test]
+async fn what_an_expensive_request_brought_goes_back_while_cheap_ones_come() -> Result<()> {
+    let fleet = Fleet::start().await?;
+    fleet.tenant("acme", &[monthly(10_000_000)], &[]).await?;
+    let rules = "default cost := 100\n\ncost := 1000000 if input.path == \"/dear\"";
+    let version = fleet.rate_by_marked("dear", rules).await?;
+    let cheap = Traffic::start(&fleet, "acme", &[2], Duration::from_millis(20))?;
+    wait_for("cheap requests", SOON, async || Ok((cheap.count(200) > 20).then_some(()))).await?;
+    ensure!(fleet.ask(0, "acme", "/dear").await?.status == 200);
+    wait_for("the gateway to hold what cheap ones need", SOON, async || {
+        let bucket = bucket(&fleet, "acme", "monthly").await?;
+        let held = bucket["held"].as_object().context("no held")?;
+        let held: u64 = held.values().filter_map(serde_json::Value::as_u64).sum();
+        ensure!(held < 100_000, "{held} are held");
+        Ok(Some(()))
+    })
+    .await?;
+    let cheap = cheap.stop().await?;
+    cheap.only_admits_and_limits()?;
+    let tokens = 1_000_000 + 100 * cheap.admitted();
+    books_are(&fleet, "acme", &[("default", version, tokens, cheap.admitted() + 1)]).await
 }
