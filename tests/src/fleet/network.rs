@@ -78,10 +78,17 @@ impl Busy {
         let failed = Instant::now();
         STRUCK.iter().for_each(|gateway| links[*gateway].set(network));
         let held = Cell::new((before, 0));
-        wait_for("clients to feel it", SOON, async || {
-            let (last, granted) = held.get();
+        // By gateway: where a lease of one ends, another may be granted something.
+        let note_grants = async || {
+            let (last, mut granted) = held.get();
             let now = self.held(names).await?;
-            held.set((now, granted + now.saturating_sub(last)));
+            granted +=
+                now.iter().zip(last).map(|(now, last)| now.saturating_sub(last)).sum::<u64>();
+            held.set((now, granted));
+            anyhow::Ok(())
+        };
+        wait_for("clients to feel it", SOON, async || {
+            note_grants().await?;
             let felt = STRUCK.iter().all(|gateway| {
                 let since = |status| self.wide.count_since(*gateway, status, failed);
                 if is_served { since(200) >= 100 } else { since(503) > 0 }
@@ -92,16 +99,17 @@ impl Busy {
         .await?;
         STRUCK.iter().for_each(|gateway| links[*gateway].set(Network::Up));
         let healed = Instant::now();
+        // What was granted last may not be heard of before its lease ends: calls are repeated ever later.
+        note_grants().await?;
         self.is_served_since(healed).await?;
-        let at_stake = if is_served { 0 } else { before + held.get().1 };
+        let at_stake = if is_served { 0 } else { before.iter().sum::<u64>() + held.get().1 };
         Ok(Outage { network, failed, healed, at_stake })
     }
 
-    /// What [`STRUCK`] hold of `dry`.
-    async fn held(&self, names: &[String]) -> Result<u64> {
+    /// What each of [`STRUCK`] holds of `dry`.
+    async fn held(&self, names: &[String]) -> Result<[u64; STRUCK.len()]> {
         let held = &bucket(&self.fleet, "dry", "monthly").await?["held"];
-        let struck = STRUCK.iter().map(|gateway| &held[names[*gateway].as_str()]);
-        Ok(struck.filter_map(Value::as_u64).sum())
+        Ok(STRUCK.map(|gateway| held[names[gateway].as_str()].as_u64().unwrap_or(0)))
     }
 }
 
