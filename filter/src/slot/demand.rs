@@ -22,8 +22,8 @@ impl Slot {
         low && !self.is_refused(now_ns)
     }
 
-    /// [`Self::taken_by`] so many requests where the tenant had plenty, else nothing. Those who come rarely are hardly any demand per lease span, and must not wait now and then for all
-    /// that.
+    /// [`Self::taken_by`] so many requests where the tenant had plenty, else nothing. Those who come rarely are
+    /// hardly any demand per lease span, and must not wait now and then for all that.
     pub(super) fn typical(&self, count: u64) -> Amount {
         let taken = self.taken_by(count).filter(|_| idle::had_plenty(self.ttl_ns));
         taken.unwrap_or(Amount::ZERO)
